@@ -1,0 +1,31 @@
+// Package propose gets events decided from any node: it takes drafts to the
+// leader, wherever that is at the moment, and keeps at it over changes of
+// leader until the drafts are decided, refused, or the caller's time is up.
+//
+// # Exactly once
+//
+// A proposal carries its producer: this node, this start of it, and a number
+// that is used once. Every retry carries the same, and the replicated state
+// gives a proposal that it has seen the answer it gave the first time. So a
+// lost answer is harmless; when time runs out after something was sent the
+// fault is "unknown_outcome", and never a guess.
+//
+// # Who proposes
+//
+// The leader decides who speaks. A node's proposal about itself is believed
+// because its stream is authenticated: the actor is the stream's other end,
+// whatever the message says. A person's token travels with the proposal and is
+// verified at the leader.
+//
+// # The protocol
+//
+// propose/1 is one long-lived stream from a node to the leader with JSON
+// frames. Requests carry an id and answers come in any order, so many proposals
+// are under way on one stream.
+//
+// Bounds: 1 MiB a request, 256 requests under way a stream (then the reader
+// waits and the sender feels it), 10 s for a proposal whose context has no
+// deadline.
+//
+// Only node (composition), sim and tests import it.
+package propose

@@ -1,0 +1,36 @@
+// Package raftgroup is the shell around hashicorp/raft: a voter's seat in the
+// small group that decides for the fleet. It owns the Raft log on disk, the
+// streams to the other voters, group commit and membership; what an entry means
+// is the Machine's business.
+//
+// # Ordering
+//
+// Bootstrap once in a fleet's life, on its founder, before New. New opens and
+// checks the disk and speaks to nobody; Run takes part until its context ends;
+// Handle may be called as soon as New has returned. The Machine must outlive Run
+// and must not be fed by anyone else meanwhile. The link must outlive Run too:
+// a leader that stops first hands over.
+//
+// # What an answer means
+//
+// Submit and Enqueue accept proposals on the leader only. An outcome is given
+// after the entry was synced by a majority and applied here. A fault of code
+// "no_leader" or "busy" means that the batch is not in the log and never will
+// be from this call; "unknown_outcome" means that it may be, so it must be
+// retried with the same producer.
+//
+// # When a disk fails
+//
+// After one failed or stalled write the group is over: nothing it would say
+// leaves the node any more, Run returns the error, and the process must end. A
+// store that is damaged, gone or another node's is refused by New with what to
+// do about it.
+//
+// # Bounds
+//
+// Queue 4096 drafts (refused with "busy"), entry 512 drafts and 1 MiB, two
+// entries in flight, recent entries kept in memory 4 MiB, 64 incoming streams.
+//
+// Only node (composition), sim and tests import raftgroup. It imports replica
+// for the form of an entry and its outcome.
+package raftgroup

@@ -1,0 +1,69 @@
+package raftgroup
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	"skein/consensus/replica"
+)
+
+// fsm feeds committed entries to the Machine.
+type fsm struct {
+	machine Machine
+	failure *failure
+	// changed is told when a committed configuration arrives.
+	changed func()
+}
+
+// applied is what raft carries from fsm.Apply to who proposed the entry.
+type applied struct {
+	outcomes []replica.Outcome
+	term     uint64
+	err      error
+}
+
+// Apply implements raft.FSM. After one entry could not be applied none is,
+// because the state would have a hole.
+func (m *fsm) Apply(l *raft.Log) any {
+	if err := m.failure.get(); err != nil {
+		return applied{err: err}
+	}
+	outcomes, err := m.machine.ApplyEntry(l.Index, l.Term, l.Data)
+	if err != nil {
+		err = fmt.Errorf("%w: entry %d: %w", ErrMachine, l.Index, err)
+		m.failure.set(err)
+	}
+	return applied{outcomes: outcomes, term: l.Term, err: err}
+}
+
+// StoreConfiguration implements raft.ConfigurationStore. With it raft also
+// counts configurations as applied, so that one does not hold up compaction.
+func (m *fsm) StoreConfiguration(uint64, raft.Configuration) { m.changed() }
+
+// Snapshot implements raft.FSM. The state is written later, in Persist, and may
+// then be newer than raft believes; the entries between are skipped by ApplyEntry.
+func (m *fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{m}, nil }
+
+// Restore implements raft.FSM.
+func (m *fsm) Restore(r io.ReadCloser) error {
+	err := m.machine.Restore(r)
+	if err != nil {
+		m.failure.set(fmt.Errorf("%w: restore a snapshot from another voter: %w", ErrMachine, err))
+	}
+	return err
+}
+
+type snapshot struct{ fsm *fsm }
+
+// Persist implements raft.FSMSnapshot.
+func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.fsm.machine.Snapshot(sink); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	return sink.Close()
+}
+
+// Release implements raft.FSMSnapshot.
+func (snapshot) Release() {}

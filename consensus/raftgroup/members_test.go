@@ -1,0 +1,216 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"skein/consensus/event"
+	"skein/consensus/raftgroup/testnet"
+	"skein/mesh/ident"
+)
+
+// quickCompaction cuts the log after a few entries.
+func quickCompaction(cfg *Config) {
+	cfg.Compaction = Compaction{Every: 20 * time.Millisecond, Entries: 20, Keep: 5}
+}
+
+func TestNewcomerWaitsWithoutRaisingTerms(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	waiting := c.start(3)
+	all := c.form(3)
+	c.mustDecide(1)
+	term := all[0].Status().Term
+	time.Sleep(5 * shippedElection) // long enough for it to have stood for election
+	if s := waiting.Status(); s.Term != 0 || s.State != Follower || len(s.Voters) != 0 {
+		t.Fatalf("newcomer is %+v", s)
+	}
+	if err := all[0].AddVoter(t.Context(), waiting.id); err != nil {
+		t.Fatal(err)
+	}
+	if got := all[0].Status().Term; got != term {
+		t.Fatalf("term went from %d to %d", term, got)
+	}
+	c.mustDecide(2)
+	c.agree([]uint64{1, 2}, append(all, waiting)...)
+}
+
+func TestNewcomerGetsASnapshot(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, quickCompaction)
+	lead := c.form(1)[0]
+	var want []uint64
+	for n := range uint64(100) {
+		want = append(want, n+1)
+	}
+	c.mustDecide(want...)
+	until(t, "a cut log", func() bool {
+		first, err := lead.stores.log.FirstIndex()
+		return err == nil && first > 50
+	})
+	newcomer := c.start(1)
+	if err := lead.AddVoter(t.Context(), newcomer.id); err != nil {
+		t.Fatal(err)
+	}
+	c.agree(want, lead, newcomer)
+	if newcomer.machine.restored == 0 {
+		t.Fatal("no snapshot was restored")
+	}
+	// A machine that forgot everything gets raft's snapshot back before Run.
+	c.mustDecide(101)
+	c.agree(append(want, 101), lead, newcomer)
+	c.kill(newcomer)
+	again := c.start(1)
+	c.agree(append(want, 101), lead, again)
+}
+
+func TestDeadNewcomerIsNotPromoted(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	all := c.form(1)
+	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+	defer cancel()
+	if err := all[0].AddVoter(ctx, testnet.ID(5)); err == nil {
+		t.Fatal("a node that does not exist was made a voter")
+	}
+	if s := all[0].Status(); !slices.Equal(s.Nonvoters, idsOf(5)) || len(s.Voters) != 1 {
+		t.Fatalf("configuration is %v, %v", s.Voters, s.Nonvoters)
+	}
+	c.mustDecide(1)
+	// The next attempt with another node clears it away.
+	next := c.start(1)
+	if err := all[0].AddVoter(t.Context(), next.id); err != nil {
+		t.Fatal(err)
+	}
+	if s := all[0].Status(); len(s.Nonvoters) != 0 || len(s.Voters) != 2 {
+		t.Fatalf("configuration is %v, %v", s.Voters, s.Nonvoters)
+	}
+}
+
+func TestRemovedVoterDoesNotDisturb(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	all := c.form(3)
+	c.mustDecide(1)
+	gone := all[2]
+	c.kill(gone)
+	if err := all[0].RemoveServer(t.Context(), gone.id); err != nil {
+		t.Fatal(err)
+	}
+	if err := all[0].RemoveServer(t.Context(), gone.id); !errors.Is(err, ErrNotMember) {
+		t.Fatalf("second removal: %v", err)
+	}
+	term := all[0].Status().Term
+	back := c.start(2) // it has not heard of its removal
+	until(t, "it tries to become leader", func() bool { return back.Status().State == Candidate })
+	time.Sleep(5 * shippedElection)
+	for _, m := range all[:2] {
+		if s := m.Status(); s.Term != term || s.Leader != all[0].id {
+			t.Fatalf("%s has term %d, leader %q; was %d", m.id, s.Term, s.Leader, term)
+		}
+	}
+	c.mustDecide(2)
+}
+
+func TestLeaderRemovesItself(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	all := c.form(3)
+	c.mustDecide(1)
+	if err := all[0].RemoveServer(t.Context(), all[0].id); err != nil {
+		t.Fatal(err)
+	}
+	lead := c.leader(all[1:]...)
+	until(t, "the new leader sees two voters", func() bool { return len(lead.Status().Voters) == 2 })
+	c.mustDecide(2)
+}
+
+func TestMembershipOnlyOnTheLeader(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	all := c.form(2)
+	for _, err := range []error{
+		all[1].AddVoter(t.Context(), testnet.ID(4)), all[1].RemoveServer(t.Context(), all[0].id),
+		all[1].TransferLeadership(t.Context(), ""), all[1].VerifyLeader(t.Context()), all[1].Barrier(t.Context()),
+	} {
+		if f, ok := event.FaultOf(err); !ok || f.Code != event.CodeNoLeader {
+			t.Fatalf("got %v", err)
+		}
+	}
+}
+
+func TestFiveVotersSurviveTwo(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	all := c.form(5)
+	stop := c.writers()
+	for range 2 {
+		lead := c.leader(c.all()...)
+		more := len(lead.machine.list()) + 100
+		until(t, "writes", func() bool { return len(lead.machine.list()) >= more })
+		c.kill(lead)
+	}
+	lead := c.leader(c.all()...)
+	more := len(lead.machine.list()) + 100
+	until(t, "writes with three of five", func() bool { return len(lead.machine.list()) >= more })
+	acked := stop()
+	c.agree(acked, c.all()...)
+	if len(all)-len(c.all()) != 2 {
+		t.Fatal("not two killed")
+	}
+}
+
+func TestUnwelcomeStreamsAreClosed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, func(cfg *Config) {
+		cfg.Welcome = func(id ident.NodeID) error {
+			if id == testnet.ID(9) {
+				return errors.New("revoked")
+			}
+			return nil
+		}
+	})
+	all := c.form(1)
+	stranger, err := c.net.Start(testnet.ID(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Kill()
+	conn, err := stranger.Link("raft").Open(t.Context(), all[0].id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Fatalf("read %d bytes from a voter that does not welcome us", n)
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+}
+
+func TestIncomingStreamsAreBounded(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	all := c.form(1)
+	host, err := c.net.Start(testnet.ID(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Kill()
+	for range maxIncoming + 10 {
+		conn, err := host.Link("raft").Open(t.Context(), all[0].id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	until(t, "as many as are allowed", func() bool {
+		all[0].streams.mu.Lock()
+		defer all[0].streams.mu.Unlock()
+		return all[0].streams.asked == maxIncoming
+	})
+}

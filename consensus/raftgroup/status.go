@@ -1,0 +1,173 @@
+package raftgroup
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"skein/consensus/event"
+	"skein/mesh/ident"
+)
+
+// State is what a node does in its group.
+type State string
+
+// The states.
+const (
+	Follower  State = "follower"
+	Candidate State = "candidate"
+	Leader    State = "leader"
+	// Stopped: before Run or after its end.
+	Stopped State = "stopped"
+)
+
+// Status is a view of the group from this node; its parts are read one after
+// another, not at one instant.
+type Status struct {
+	State State
+	// Leader is who leads as far as this node knows; "" when it knows none.
+	Leader ident.NodeID
+	Term   uint64
+	// LastIndex is the last entry in the log here, Commit the last known to be
+	// committed, Applied the last one given to the Machine.
+	LastIndex, Commit, Applied uint64
+	// Voters and Nonvoters are the newest configuration, committed or not.
+	Voters, Nonvoters []ident.NodeID
+	// LastContact is how long ago the leader was heard; 0 on the leader,
+	// negative when none ever was.
+	LastContact time.Duration
+	// Ready: this node leads and has applied all that was decided before its term.
+	Ready bool
+}
+
+// Member reports whether the configuration has id, with a vote or without.
+func (s Status) Member(id ident.NodeID) bool {
+	for _, list := range [][]ident.NodeID{s.Voters, s.Nonvoters} {
+		for _, v := range list {
+			if v == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Status is the group as this node sees it now.
+func (g *Group) Status() Status {
+	r := g.raft.Load()
+	if r == nil {
+		return Status{State: Stopped, LastContact: -1}
+	}
+	_, leader := r.LeaderWithID()
+	s := Status{State: stateOf(r.State()), Leader: ident.NodeID(leader), Term: r.CurrentTerm(),
+		LastIndex: r.LastIndex(), Commit: r.CommitIndex(), Applied: r.AppliedIndex(), LastContact: -1}
+	for _, server := range r.GetConfiguration().Configuration().Servers {
+		if server.Suffrage == raft.Voter {
+			s.Voters = append(s.Voters, ident.NodeID(server.ID))
+		} else {
+			s.Nonvoters = append(s.Nonvoters, ident.NodeID(server.ID))
+		}
+	}
+	if last := r.LastContact(); s.State == Leader {
+		s.LastContact = 0
+	} else if !last.IsZero() {
+		s.LastContact = time.Since(last)
+	}
+	s.Ready = s.State == Leader && s.Term != 0 && s.Term == g.readyTerm.Load()
+	return s
+}
+
+func stateOf(s raft.RaftState) State {
+	switch s {
+	case raft.Follower:
+		return Follower
+	case raft.Candidate:
+		return Candidate
+	case raft.Leader:
+		return Leader
+	default:
+		return Stopped
+	}
+}
+
+// Leading reports whether this node leads and is ready, and in which term.
+func (g *Group) Leading() (term uint64, leading bool) {
+	s := g.Status()
+	return s.Term, s.Ready
+}
+
+// Changed gives a channel that is closed at the next change of leader, term,
+// readiness or configuration. Take it before Status, wait, and take a new one:
+// changes in between are seen as one.
+func (g *Group) Changed() <-chan struct{} { return g.news.next() }
+
+// VerifyLeader asks a majority whether this node still leads. A fault of code
+// "no_leader" means no, or not in time (ctx, at most 5 s).
+func (g *Group) VerifyLeader(ctx context.Context) error {
+	return g.ask(ctx, func(r *raft.Raft) error { return r.VerifyLeader().Error() })
+}
+
+// Barrier waits until all that was proposed before is applied here. Only the
+// leader can; see VerifyLeader for the fault and the deadline.
+func (g *Group) Barrier(ctx context.Context) error {
+	return g.ask(ctx, func(r *raft.Raft) error { return r.Barrier(enqueueTimeout).Error() })
+}
+
+// ask puts a question to raft's main loop.
+func (g *Group) ask(ctx context.Context, question func(*raft.Raft) error) error {
+	r := g.raft.Load()
+	if r == nil {
+		return noLeader()
+	}
+	ctx, cancel := context.WithTimeout(ctx, enqueueTimeout)
+	defer cancel()
+	if err := await(ctx, g.asking, func() error { return question(r) }); err != nil {
+		return event.Refuse(event.CodeNoLeader, "", "ask the leader", "this node could not show that it leads: %v", err)
+	}
+	return nil
+}
+
+// await runs fn, which cannot be cancelled, and gives up waiting when ctx ends.
+// A place in slots is taken until fn returns, so that what was given up cannot
+// pile up.
+func await(ctx context.Context, slots chan struct{}, fn func() error) error {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-slots }()
+		done <- fn()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// news wakes everyone who waits for a change.
+type news struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+func (n *news) init() { n.ch = make(chan struct{}) }
+
+func (n *news) next() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ch
+}
+
+func (n *news) tell() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.ch)
+	n.ch = make(chan struct{})
+}

@@ -1,0 +1,253 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"skein/mesh/ident"
+)
+
+const (
+	// maxIncoming bounds the streams that others hold open to this node: two or
+	// three for each voter are used.
+	maxIncoming = 64
+	// maxPooled is how many idle streams to one voter are kept.
+	maxPooled = 3
+	// idleTimeout ends an incoming stream on which nothing was asked.
+	idleTimeout = 2 * time.Minute
+	// answerTimeout bounds one write of an answer.
+	answerTimeout = 10 * time.Second
+)
+
+var (
+	errLayerClosed = errors.New("raft streams are closed")
+	errNotReached  = errors.New("voter cannot be reached")
+)
+
+// streams is raft's StreamLayer over the link. Addresses are node ids.
+type streams struct {
+	id       ident.NodeID
+	link     Link
+	failure  *failure
+	ctx      context.Context
+	cancel   context.CancelFunc
+	incoming chan net.Conn
+
+	mu   sync.Mutex
+	open map[*peerConn]struct{}
+	// asked counts the streams that others opened.
+	asked int
+}
+
+func newStreams(id ident.NodeID, link Link, f *failure) *streams {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &streams{id: id, link: link, failure: f, ctx: ctx, cancel: cancel,
+		incoming: make(chan net.Conn), open: map[*peerConn]struct{}{}}
+}
+
+// Dial implements raft.StreamLayer.
+func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	defer cancel()
+	conn, err := s.link.Open(ctx, ident.NodeID(address))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotReached, err)
+	}
+	return s.track(conn, false)
+}
+
+// Accept implements net.Listener.
+func (s *streams) Accept() (net.Conn, error) {
+	select {
+	case conn := <-s.incoming:
+		return conn, nil
+	case <-s.ctx.Done():
+		return nil, errLayerClosed
+	}
+}
+
+// Addr implements net.Listener: the node's id.
+func (s *streams) Addr() net.Addr { return nodeAddr(s.id) }
+
+// Close ends every stream, in use or not.
+func (s *streams) Close() error {
+	s.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		c.Conn.Close()
+	}
+	return nil
+}
+
+// serve hands a stream to raft and returns when it is over.
+func (s *streams) serve(ctx context.Context, conn net.Conn) error {
+	c, err := s.track(conn, true)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	select {
+	case s.incoming <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ctx.Done():
+		return errLayerClosed
+	}
+	select {
+	case <-c.closed:
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return nil
+}
+
+func (s *streams) track(conn net.Conn, asked bool) (*peerConn, error) {
+	c := &peerConn{Conn: conn, layer: s, asked: asked, closed: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ctx.Err() != nil:
+		conn.Close()
+		return nil, errLayerClosed
+	case asked && s.asked >= maxIncoming:
+		conn.Close()
+		return nil, fmt.Errorf("over %d raft streams are open", maxIncoming)
+	case asked:
+		s.asked++
+	}
+	s.open[c] = struct{}{}
+	return c, nil
+}
+
+func (s *streams) forget(c *peerConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, c)
+	if c.asked {
+		s.asked--
+	}
+}
+
+// peerConn is one stream to another voter.
+type peerConn struct {
+	net.Conn
+	layer  *streams
+	asked  bool
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Read implements net.Conn. Raft sets deadlines where it asks, not where it
+// answers; those are set here.
+func (c *peerConn) Read(p []byte) (int, error) {
+	if c.asked {
+		if err := c.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(p)
+}
+
+// Write implements net.Conn. A node whose disk failed says nothing any more.
+func (c *peerConn) Write(p []byte) (int, error) {
+	if err := c.layer.failure.get(); err != nil {
+		return 0, err
+	}
+	if c.asked {
+		if err := c.SetWriteDeadline(time.Now().Add(answerTimeout)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// Close implements net.Conn.
+func (c *peerConn) Close() (err error) {
+	c.once.Do(func() {
+		c.layer.forget(c)
+		err = c.Conn.Close()
+		close(c.closed)
+	})
+	return err
+}
+
+// RemoteAddr implements net.Conn; raft only logs it.
+func (c *peerConn) RemoteAddr() net.Addr {
+	if a := c.Conn.RemoteAddr(); a != nil {
+		return a
+	}
+	return nodeAddr("")
+}
+
+// nodeAddr is a node id as a net.Addr.
+type nodeAddr ident.NodeID
+
+// Network implements net.Addr.
+func (nodeAddr) Network() string { return "skein" }
+
+func (a nodeAddr) String() string { return string(a) }
+
+// transport is raft's network transport with two additions: a request for a
+// vote does not fail because a kept stream has gone stale, and the leader can
+// tell one follower at once how far the log is committed.
+type transport struct {
+	*raft.NetworkTransport
+	id ident.NodeID
+}
+
+func newTransport(s *streams, rpc time.Duration, log hclog.Logger) *transport {
+	return &transport{id: s.id, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: s, MaxPool: maxPooled, Timeout: rpc, Logger: log,
+	})}
+}
+
+// RequestVote implements raft.Transport.
+func (t *transport) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return again(func() error { return t.NetworkTransport.RequestVote(id, to, args, resp) })
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return again(func() error { return t.NetworkTransport.RequestPreVote(id, to, args, resp) })
+}
+
+// again repeats a request while it fails at once: each failure uses up one
+// stale stream of the pool, and then a new one is opened. A refusal or a
+// timeout is not repeated, for raft will ask anew.
+func again(request func() error) (err error) {
+	const atOnce = 100 * time.Millisecond
+	for range maxPooled + 1 {
+		began := time.Now()
+		if err = request(); err == nil || errors.Is(err, errNotReached) || time.Since(began) > atOnce {
+			return err
+		}
+	}
+	return err
+}
+
+// tellCommitted tells a follower that the log is committed up to index, whose
+// entry has entryTerm, and reports whether the follower holds that entry. The
+// caller was the leader of term, in which the entry was committed.
+//
+// It is an ordinary empty AppendEntries, which raft itself sends only every
+// CommitTimeout. It is right at any time in any order: the follower checks the
+// term and that its log has this entry, and commits nothing beyond it.
+func (t *transport) tellCommitted(to raft.ServerID, term, index, entryTerm uint64) (holds bool, err error) {
+	self := []byte(t.id)
+	req := &raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},
+		Term:      term, Leader: self,
+		PrevLogEntry: index, PrevLogTerm: entryTerm, LeaderCommitIndex: index,
+	}
+	var resp raft.AppendEntriesResponse
+	err = again(func() error { return t.AppendEntries(to, raft.ServerAddress(to), req, &resp) })
+	return err == nil && resp.Success && resp.Term == term, err
+}

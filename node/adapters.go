@@ -1,0 +1,109 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"net"
+	"runtime/debug"
+
+	"skein/consensus/event"
+	"skein/consensus/fleet"
+	"skein/consensus/replica"
+	"skein/mesh/ident"
+	"skein/mesh/link"
+	"skein/mesh/member"
+	"skein/mesh/presence"
+)
+
+// The types below give a part the view of another that it asks for.
+
+type presenceReport = presence.Report
+
+// decider is the seat as propose sees it: who leads is also known from marks.
+type decider struct{ b *body }
+
+// Submit implements propose.Group.
+func (d decider) Submit(ctx context.Context, batch event.Batch) (replica.Outcome, error) {
+	return d.b.seat.Submit(ctx, batch)
+}
+
+// Leader implements propose.Group.
+func (d decider) Leader() (ident.NodeID, bool) { return d.b.leader() }
+
+// voting is the seat as follow sees it.
+type voting struct{ seat *seat }
+
+// Leading implements follow.Group.
+func (v voting) Leading() (uint64, []ident.NodeID, bool) { return v.seat.standing() }
+
+// Leader implements follow.Group.
+func (v voting) Leader() (ident.NodeID, bool) { return v.seat.Leader() }
+
+// Changed implements follow.Group.
+func (v voting) Changed() <-chan struct{} { return v.seat.Changed() }
+
+// registry is the fleet as admission sees it.
+type registry struct{ b *body }
+
+// View implements admission.Fleet.
+func (r registry) View(f func(*fleet.State)) { r.b.store.View(f) }
+
+// Leader implements admission.Fleet.
+func (r registry) Leader() (ident.NodeID, bool) { return r.b.leader() }
+
+// Record implements admission.Fleet.
+func (r registry) Record(ctx context.Context, drafts ...event.Draft) error {
+	return r.b.seat.Record(ctx, drafts...)
+}
+
+// Voters implements admission.Fleet: this node and the voters, where gossip
+// last heard them.
+func (r registry) Voters() (out []ident.Endpoint) {
+	voters := map[ident.NodeID]bool{r.b.self.key.ID(): true}
+	r.b.store.View(func(s *fleet.State) {
+		for _, id := range s.Voters() {
+			voters[id] = true
+		}
+	})
+	for _, m := range r.b.mesh.gossip.Members() {
+		if voters[m.ID] && m.State == member.Alive && m.Valid() {
+			out = append(out, m.Endpoint)
+		}
+	}
+	return out
+}
+
+// admissionLink opens admission's streams.
+type admissionLink struct{ host *link.Host }
+
+// Open implements admission.Link.
+func (l admissionLink) Open(ctx context.Context, id ident.NodeID) (net.Conn, error) {
+	return l.host.Open(ctx, id, admissionProtocol)
+}
+
+// gossipKeys are what a newcomer gets.
+func (b *body) gossipKeys() (json.RawMessage, error) { return json.Marshal(b.self.ring.Current()) }
+
+// shuffle puts ids in an order of this node's own.
+func shuffle(ids []ident.NodeID) {
+	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+}
+
+// Version is that of this build, as robots register it: the module's version,
+// or the commit it was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return s.Value[:12]
+		}
+	}
+	return "devel"
+}

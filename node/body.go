@@ -1,0 +1,384 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"time"
+
+	"skein/consensus/admission"
+	"skein/consensus/control"
+	"skein/consensus/event"
+	"skein/consensus/fleet"
+	"skein/consensus/follow"
+	"skein/consensus/propose"
+	"skein/consensus/replica"
+	"skein/mesh/ident"
+	"skein/mesh/join"
+	"skein/mesh/link"
+	"skein/mesh/member"
+	"skein/node/gateway/auth"
+	"skein/node/gateway/view"
+	"skein/node/survey"
+)
+
+const (
+	followProtocol    link.Protocol = follow.Protocol
+	proposeProtocol   link.Protocol = propose.Protocol
+	admissionProtocol link.Protocol = "/skein/admit/1"
+	// wantVoters is how many voters the leader builds up to.
+	wantVoters = 3
+)
+
+// body is the parts of a node that is a member.
+type body struct {
+	self     *self
+	host     *link.Host
+	store    *replica.Replica
+	seat     *seat
+	follower *follow.Follower
+	proposer *propose.Proposer
+	office   *admission.Office
+	control  *control.Controller
+	mesh     *mesh
+	auth     *auth.Service
+	face     *face
+	shown    *showing
+	// end stops the node for a reason of its own: it was revoked, or left.
+	end context.CancelCauseFunc
+}
+
+// assemble makes the parts, each with the few functions it needs of others.
+// What listens, listens when it returns; nothing else runs yet.
+func (b *body) assemble() error {
+	b.shown = &showing{}
+	b.seat = newSeat(b.self, b.store, b.host)
+	b.auth = auth.New(auth.Config{
+		Key: b.self.key, Fleet: b.self.member.Load().Fleet(), Directory: directory{b.store, b.leader},
+		Forwarder: loginForwarder{b.host}, Now: time.Now, Log: b.self.log,
+	})
+	b.proposer = propose.New(propose.Config{
+		Self: b.self.key.ID(), Boot: b.self.boot, Group: decider{b}, Replica: b.store, Verify: verify(b.auth), Log: b.self.log,
+		Open: b.opener(proposeProtocol),
+	})
+	b.follower = follow.New(follow.Config{
+		Self: b.self.key.ID(), Source: b.store, Sink: b.store, Group: voting{b.seat}, Candidates: b.candidates,
+		Open: b.opener(followProtocol), Log: b.self.log,
+	})
+	b.office = admission.New(admission.Config{
+		Key: b.self.key, Chain: b.self.chain, GossipKeys: b.gossipKeys, Fleet: registry{b}, Link: admissionLink{b.host},
+		Now: time.Now, Log: b.self.log,
+	})
+	look := survey.New(survey.Sources{
+		Self: b.self.key.ID(), View: b.viewAt, Standing: b.standing,
+		Members: func() []member.Member { return b.mesh.gossip.Members() },
+		Reports: func() map[ident.NodeID]presenceReport { return b.mesh.presence.Reports() },
+		Skew:    b.host.Skew, Now: time.Now,
+	})
+	var err error
+	if b.face, err = b.newFace(&window{b, look}); err != nil {
+		return err
+	}
+	if b.mesh, err = newMesh(b.self, b.host, b.store, b.face.port()); err != nil {
+		return errors.Join(err, b.face.gateway.Close())
+	}
+	b.control = control.New(control.Config{
+		View: b.store.View, Subscribe: b.store.Subscribe, Raft: b.seat, Mesh: b.mesh, WantVoters: wantVoters, Now: time.Now, Log: b.self.log,
+	})
+	b.serve()
+	return nil
+}
+
+// serve answers the protocols that the parts speak.
+func (b *body) serve() {
+	handle := func(p link.Protocol, fn func(ctx context.Context, conn net.Conn, remote ident.NodeID)) {
+		b.host.Handle(p, func(ctx context.Context, st *link.Stream) { fn(ctx, st, st.Remote()) })
+	}
+	handle(followProtocol, b.follower.Handle)
+	handle(proposeProtocol, b.proposer.Handle)
+	handle(admissionProtocol, b.office.Handle)
+	handle(loginProtocol, func(ctx context.Context, conn net.Conn, remote ident.NodeID) { b.auth.Serve(ctx, remote, conn) })
+	b.host.HandleOpen(join.Protocol, join.Serve(b.office, join.ServerConfig{Chain: b.self.chain, Log: b.self.log}))
+}
+
+// parts are what runs, in the order of start.
+func (b *body) parts() []part {
+	parts := []part{
+		{"gossip", b.mesh.gossip.Run},
+		{"following", b.follower.Run},
+		{"seat", b.seat.run},
+		{"leader's duties", b.control.Run},
+		{"gossip keys", b.mesh.keepKeys},
+		{"presence", b.mesh.presence.Run},
+		{"telemetry", b.mesh.runSampler},
+		{"neighbours", b.keepNeighbours},
+		{"standing", b.keepStanding},
+		{"registration", b.keepRegistered},
+		{"HTTP", b.face.gateway.Run},
+	}
+	if b.mesh.finder != nil {
+		parts = slices.Insert(parts, 1, part{"mDNS", b.mesh.finder.Run})
+	}
+	return parts
+}
+
+// opener opens streams of one protocol to members.
+func (b *body) opener(p link.Protocol) func(context.Context, ident.NodeID) (net.Conn, error) {
+	return func(ctx context.Context, id ident.NodeID) (net.Conn, error) { return b.host.Open(ctx, id, p) }
+}
+
+// viewAt gives the state and the cursor that belongs to it.
+func (b *body) viewAt(f func(*fleet.State, event.Cursor)) { b.store.ViewAt(f) }
+
+// leader is who leads as far as this node knows.
+func (b *body) leader() (ident.NodeID, bool) {
+	if id, ok := b.seat.Leader(); ok {
+		return id, true
+	}
+	m, ok := b.follower.Mark()
+	return m.Leader, ok
+}
+
+// standing is what this node knows of the Raft group.
+func (b *body) standing() survey.Standing {
+	m, ok := b.follower.Mark()
+	if !ok {
+		return survey.Standing{Age: -1}
+	}
+	s := survey.Standing{Leader: m.Leader, Term: m.Term, Voters: m.Voters, Age: m.Age(), Path: m.Path}
+	// A voter knows of an election before the new leader's first mark arrives.
+	if status, seated := b.seat.status(); seated && status.Term > s.Term {
+		s.Leader, s.Term = status.Leader, status.Term
+	}
+	return s
+}
+
+// candidates is whom to follow: voters in no order but one of this node's own,
+// so that followers spread, then everybody else who is alive.
+func (b *body) candidates() []ident.NodeID {
+	var voters []ident.NodeID
+	b.store.View(func(s *fleet.State) { voters = slices.Clone(s.Voters()) })
+	var rest []ident.NodeID
+	for _, m := range b.mesh.gossip.Members() {
+		if m.State == member.Alive && !slices.Contains(voters, m.ID) {
+			rest = append(rest, m.ID)
+		}
+	}
+	if len(voters) == 0 {
+		// A node with an empty log knows only addresses.
+		for _, e := range b.self.book.All() {
+			if !slices.Contains(rest, e.ID) {
+				rest = append(rest, e.ID)
+			}
+		}
+	}
+	shuffle(voters)
+	shuffle(rest)
+	return append(voters, rest...)
+}
+
+// keepNeighbours keeps what depends on who is there: addresses, presence's
+// edges, and streams to those who are not welcome any more.
+func (b *body) keepNeighbours(ctx context.Context) error {
+	changed, release := b.store.Subscribe()
+	defer release()
+	for {
+		b.mesh.note()
+		b.mesh.presence.SetUplinks(b.uplinks())
+		b.cutRefused()
+		b.shown.signal()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-b.mesh.moved:
+		case <-b.follower.Changed():
+		case <-b.mesh.presence.Changed():
+		}
+	}
+}
+
+// uplinks are presence's edges: the parent in the follow tree and, between
+// voters, the other voters; of two voters the one with the lower id opens.
+func (b *body) uplinks() (ids []ident.NodeID) {
+	me := b.self.key.ID()
+	var voters []ident.NodeID
+	b.store.View(func(s *fleet.State) { voters = slices.Clone(s.Voters()) })
+	if !slices.Contains(voters, me) {
+		if parent := b.follower.Parent(); parent != "" {
+			ids = append(ids, parent)
+		}
+		return ids
+	}
+	for _, id := range voters {
+		if me < id {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// cutRefused ends streams with nodes that the log does not welcome any more,
+// and this node itself if it is the one.
+func (b *body) cutRefused() {
+	for _, id := range b.host.Connected() {
+		if refusal(b.store, id) != nil {
+			b.self.log.Info("streams of a node that is not welcome any more are cut", "node", id)
+			b.host.Drop(id)
+		}
+	}
+	b.mesh.gossip.Refresh()
+	if err := refusal(b.store, b.self.key.ID()); errors.Is(err, ErrRevoked) {
+		b.end(fmt.Errorf("%w; to use it again, move its data directory away and have an admin admit it anew", ErrRevoked))
+	}
+}
+
+// keepStanding keeps what depends on this node's own place in the fleet: that
+// it offers itself as a voter as configured, and that a voter may issue
+// certificates.
+func (b *body) keepStanding(ctx context.Context) error {
+	return b.keep(ctx, func(ctx context.Context) error {
+		me := b.seat.me()
+		if me.ID == "" || !me.Member() {
+			return nil
+		}
+		if me.VoterEligible != b.self.cfg.Voter && !me.Voter {
+			draft := event.VoterEligible{Eligible: b.self.cfg.Voter}.Draft(me.ID)
+			if _, err := b.proposer.Propose(ctx, []event.Draft{draft}, propose.Authority{}); err != nil {
+				return fmt.Errorf("tell the fleet whether this node may vote: %w", err)
+			}
+		}
+		if chain := b.self.chain(); me.Voter && !chain[0].MayIssue {
+			return b.obtainIssuing(ctx)
+		}
+		return nil
+	})
+}
+
+// obtainIssuing asks the voters for a certificate that may issue.
+func (b *body) obtainIssuing(ctx context.Context) error {
+	err := errors.New("there is no other voter")
+	for _, id := range (directory{b.store, b.leader}).Voters() {
+		if id == b.self.key.ID() {
+			continue
+		}
+		var chain ident.Chain
+		if chain, err = b.office.RequestIssuing(ctx, id); err == nil {
+			m := b.self.member.Load()
+			return b.self.accept(m.FleetName, m.Root, chain)
+		}
+	}
+	return fmt.Errorf("obtain the right to issue certificates: %w", err)
+}
+
+// keepRegistered registers the robot, and again when its build or its
+// configuration says something new.
+func (b *body) keepRegistered(ctx context.Context) error {
+	want := event.RobotRegistered{
+		Name: b.self.cfg.NodeName(), Type: event.RobotType(b.self.cfg.Type), Version: Version(), Arch: runtime.GOARCH, OS: runtime.GOOS,
+	}
+	return b.keep(ctx, func(ctx context.Context) error {
+		me, registered := fleet.Robot{}, false
+		b.store.View(func(s *fleet.State) { me, registered = s.Robot(b.self.key.ID()) })
+		if member := b.seat.me(); !member.Member() || member.ID == "" {
+			return nil // the log here is not that far yet
+		}
+		if registered && me.Version == want.Version && me.Arch == want.Arch && me.OS == want.OS &&
+			me.Registered == (fleet.Registered{Name: want.Name, Type: want.Type}) {
+			return nil
+		}
+		_, err := b.proposer.Propose(ctx, []event.Draft{want.Draft(b.self.key.ID())}, propose.Authority{})
+		if err != nil {
+			return fmt.Errorf("register this robot: %w", err)
+		}
+		return nil
+	})
+}
+
+const (
+	keepTimeout = 5 * time.Second
+	keepAgain   = time.Second
+)
+
+// keep makes something so after every change of the log, and tries again what
+// did not work.
+func (b *body) keep(ctx context.Context, makeSo func(ctx context.Context) error) error {
+	changed, release := b.store.Subscribe()
+	defer release()
+	complained := ""
+	for {
+		var again <-chan time.Time
+		tryCtx, cancel := context.WithTimeout(ctx, keepTimeout)
+		err := makeSo(tryCtx)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			again = time.After(keepAgain)
+			if complained != err.Error() {
+				complained = err.Error()
+				b.self.log.Warn("will be tried again", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-again:
+		}
+	}
+}
+
+// leave tells the fleet that this node goes, and stops it. Its files are put
+// aside when it has stopped.
+func (b *body) leave(ctx context.Context) error {
+	_, err := b.proposer.Propose(ctx, []event.Draft{event.NodeLeft{}.Draft(b.self.key.ID())}, propose.Authority{})
+	if err != nil {
+		return err
+	}
+	// The answer to who asked goes out first.
+	time.AfterFunc(leaveAfter, func() { b.end(errLeft) })
+	return nil
+}
+
+// leaveAfter lets the answer to `skein leave` reach the command.
+const leaveAfter = 200 * time.Millisecond
+
+var errLeft = errors.New("this robot has left its fleet")
+
+// refusal is why the log does not welcome a node; nil if it does, or does not
+// know it: certificates cover what a log that is behind does not know.
+func refusal(store *replica.Replica, id ident.NodeID) (err error) {
+	store.View(func(s *fleet.State) {
+		n, ok := s.Node(id)
+		switch {
+		case ok && n.Revoked:
+			err = fmt.Errorf("%w: %s", ErrRevoked, id.Short())
+		case ok && n.Left:
+			err = fmt.Errorf("%s has left the fleet", id.Short())
+		}
+	})
+	return err
+}
+
+// raftStatus is this node's part in consensus.
+func (b *body) raftStatus() view.Raft {
+	index, _ := b.store.Applied()
+	out := view.Raft{Node: b.self.key.ID(), State: "follows", AppliedIndex: index, LastContactMillis: -1}
+	b.store.View(func(s *fleet.State) { out.StateHash = s.Hash() })
+	if m, ok := b.follower.Mark(); ok {
+		out.Leader, out.Term, out.Voters = m.Leader, m.Term, m.Voters
+		if parent := b.follower.Parent(); parent != "" {
+			out.Follow = &view.Follow{Parent: parent, Path: m.Path, MarkAgeMillis: m.AgeMillis}
+		}
+	}
+	if s, ok := b.seat.status(); ok {
+		out.State, out.Leader, out.Term = string(s.State), s.Leader, s.Term
+		out.LastIndex, out.CommitIndex, out.Voters, out.Nonvoters = s.LastIndex, s.Commit, s.Voters, s.Nonvoters
+		if s.LastContact >= 0 {
+			out.LastContactMillis = s.LastContact.Milliseconds()
+		}
+	}
+	return out
+}

@@ -1,0 +1,330 @@
+package rest
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"skein/node/gateway/auth"
+	"skein/node/gateway/view"
+)
+
+// Fleet is what this node knows, ready to be shown. Methods answer at once.
+type Fleet interface {
+	// Look is one consistent picture.
+	Look() view.Picture
+	Nodes() view.Nodes
+	Raft() view.Raft
+	// Watch says that somebody looks: until release, telemetry flows here and
+	// changed signals (coalesced) that Look may show something new.
+	Watch() (changed <-chan struct{}, release func())
+}
+
+// Events reads the log.
+type Events interface {
+	// Events returns at most limit events after seq since that fit, oldest
+	// first. compacted: some after since are no longer held here, and the list
+	// starts at the first that is.
+	Events(ctx context.Context, since uint64, fit view.EventFilter, limit int) (events []view.Event, compacted bool, err error)
+}
+
+// Proposer gets things decided.
+type Proposer interface {
+	// Propose returns when the drafts are decided and, if that comes soon, this
+	// node shows them. Refusals are *event.Fault or *view.Problem.
+	Propose(ctx context.Context, token string, drafts []view.Draft) (view.Receipt, error)
+}
+
+// Node is what may be asked of this process itself.
+type Node interface {
+	// Ready is "" when the node can serve, else why it cannot.
+	Ready() string
+	// Leave makes this node leave the fleet and then stop.
+	Leave(ctx context.Context) error
+	// URL is the console's address as others know it, "http://ip:port".
+	URL() string
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Root     ed25519.PublicKey
+	Version  string
+	Auth     *auth.Service
+	Fleet    Fleet
+	Events   Events
+	Proposer Proposer
+	Node     Node
+	// AllowOrigin says whether a page of that origin is one of this fleet's.
+	AllowOrigin func(origin string) bool
+	Now         func() time.Time
+	Log         *slog.Logger
+}
+
+// Server answers HTTP requests. Make it with New, end it with Close.
+type Server struct {
+	cfg     Config
+	api     huma.API
+	mux     *http.ServeMux
+	limiter *auth.Limiter
+	looker  *looker
+	spec    []byte
+}
+
+// New makes a server; it starts nothing.
+func New(cfg Config) (*Server, error) {
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), limiter: auth.NewLimiter(), looker: &looker{fleet: cfg.Fleet}}
+	s.api = humago.New(s.mux, huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{Title: "Skein", Version: cfg.Version,
+				Description: "Any robot of a fleet answers these. Every answer says with asOf how fresh it is. Errors are application/problem+json."},
+			Components: &huma.Components{
+				Schemas:         huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", BearerFormat: "JWT"}},
+			},
+		},
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+		Transformers:                 []huma.Transformer{asProblem},
+	})
+	s.health()
+	s.reads()
+	s.logins()
+	s.requests()
+	// The framework's own handler for this builds it at the first request, in a
+	// data race; and its page to browse it would load scripts from elsewhere.
+	schemas := s.api.OpenAPI().Components.Schemas.Map()
+	delete(schemas, "ErrorModel")
+	delete(schemas, "ErrorDetail")
+	var err error
+	if s.spec, err = json.Marshal(s.api.OpenAPI()); err != nil {
+		return nil, fmt.Errorf("describe the HTTP interface: %w", err)
+	}
+	s.mux.HandleFunc("GET /openapi.json", s.openAPI)
+	s.mux.HandleFunc("/api/", s.noSuch)
+	return s, nil
+}
+
+// Close ends what requests have started: the interest in telemetry.
+func (s *Server) Close() { s.looker.close() }
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/openapi+json")
+	w.Write(s.spec)
+}
+
+// noSuch answers what no operation fits, with 405 where another method would.
+func (s *Server) noSuch(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		probe := *r
+		probe.Method = method
+		if _, pattern := s.mux.Handler(&probe); pattern != "/api/" {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == 0 {
+		WriteProblem(w, problem(http.StatusNotFound, "not_found", "there is nothing at "+clip(r.URL.Path), "see /openapi.json").Problem)
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	WriteProblem(w, problem(http.StatusMethodNotAllowed, "not_found", r.URL.Path+" does not do "+clip(r.Method), "see /openapi.json").Problem)
+}
+
+// clip keeps what a stranger sent from filling an answer.
+func clip(text string) string {
+	const most = 100
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
+}
+
+// WriteProblem answers with a problem outside of this package's operations.
+func WriteProblem(w http.ResponseWriter, p *view.Problem) {
+	f := failure{p}
+	for name, values := range f.GetHeaders() {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Type", problemType)
+	w.WriteHeader(p.Status)
+	json.NewEncoder(w).Encode(p)
+}
+
+// caller is who makes a request and from where. Handlers find it in the context.
+type caller struct {
+	auth.Principal
+	token  string
+	remote string
+	host   string
+	// unhurry lifts the deadline for reading the request. It stays on the
+	// connection after the body has been read and would end the context of a
+	// handler that waits for the fleet.
+	unhurry func()
+}
+
+type callerKey struct{}
+
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// rule says who may call an operation.
+type rule func(auth.Principal) *view.Problem
+
+// anyone needs no token.
+func anyone(auth.Principal) *view.Problem { return nil }
+
+func readers(p auth.Principal) *view.Problem {
+	if p.MayRead() {
+		return nil
+	}
+	return forbidden("this person may not look at the fleet", "ask an admin for the scope viewer")
+}
+
+func persons(p auth.Principal) *view.Problem {
+	if !p.Local {
+		return nil
+	}
+	return forbidden("the control socket may read and make this node leave, no more", "log in: use --identity")
+}
+
+func withScope(scope string, orLocal bool) rule {
+	return func(p auth.Principal) *view.Problem {
+		switch {
+		case p.May(scope), orLocal && p.Local:
+			return nil
+		case p.Local:
+			return persons(p)
+		}
+		return forbidden("this needs the scope "+scope, "ask an admin to do it, or for the scope")
+	}
+}
+
+func forbidden(detail, next string) *view.Problem {
+	return &view.Problem{Status: http.StatusForbidden, Code: "not_allowed", Detail: detail, Next: next}
+}
+
+// guard finds out who calls and whether the rule lets them, before the
+// framework looks at the input.
+func (s *Server) guard(open bool, may rule) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		c := caller{remote: auth.RemoteKey(ctx.RemoteAddr()), host: ctx.Host(), unhurry: func() { ctx.SetReadDeadline(time.Time{}) }}
+		if !open {
+			var err error
+			if c.token, c.Principal, err = s.identify(ctx); err == nil {
+				if p := may(c.Principal); p != nil {
+					err = p
+				}
+			}
+			if err != nil {
+				refuse(ctx, fail(err).(failure))
+				return
+			}
+		}
+		next(huma.WithValue(ctx, callerKey{}, c))
+	}
+}
+
+func refuse(ctx huma.Context, f failure) {
+	for name, values := range f.GetHeaders() {
+		ctx.SetHeader(name, values[0])
+	}
+	ctx.SetHeader("Content-Type", problemType)
+	ctx.SetStatus(f.Status)
+	json.NewEncoder(ctx.BodyWriter()).Encode(f)
+}
+
+// identify reads the Authorization header. Without one, the control socket is
+// the local owner and the network is nobody.
+func (s *Server) identify(ctx huma.Context) (string, auth.Principal, error) {
+	var headers []string
+	ctx.EachHeader(func(name, value string) {
+		if name == "Authorization" {
+			headers = append(headers, value)
+		}
+	})
+	if len(headers) == 0 {
+		if auth.IsLocal(ctx.Context()) {
+			return "", auth.Principal{Local: true}, nil
+		}
+		return "", auth.Principal{}, problem(http.StatusUnauthorized, "unauthenticated", "this needs a token",
+			"send `Authorization: Bearer …`; POST /api/v1/login gives one").Problem
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return "", auth.Principal{}, problem(http.StatusUnauthorized, "unauthenticated", "the Authorization header is not `Bearer` and one token", "send one such header").Problem
+	}
+	p, err := s.cfg.Auth.Verify(token)
+	return token, p, err
+}
+
+// route is one operation.
+type route struct {
+	method, path, id, summary string
+	may                       rule
+	maxBody                   int64
+	timeout                   time.Duration
+}
+
+const (
+	readTimeout    = 5 * time.Second
+	decideTimeout  = 15 * time.Second
+	smallBodyBytes = 8 << 10
+)
+
+// add registers an operation: guard, deadline, errors as Problems.
+func add[I, O any](s *Server, r route, handle func(context.Context, *I) (*O, error)) {
+	if r.timeout == 0 {
+		r.timeout = readTimeout
+	}
+	if r.maxBody == 0 {
+		r.maxBody = smallBodyBytes
+	}
+	open := r.may == nil
+	if open {
+		r.may = anyone
+	}
+	op := huma.Operation{
+		OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary,
+		MaxBodyBytes: r.maxBody, BodyReadTimeout: readTimeout,
+		Middlewares: huma.Middlewares{s.guard(open, r.may)},
+		Responses: map[string]*huma.Response{"default": {
+			Description: "What went wrong",
+			Content: map[string]*huma.MediaType{problemType: {
+				Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[view.Problem](), true, "Problem")}},
+		}},
+	}
+	if !open {
+		op.Security = []map[string][]string{{"token": {}}}
+	}
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		callerOf(ctx).unhurry()
+		ctx, cancel := context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+		out, err := handle(ctx, in)
+		if err != nil {
+			return nil, fail(err)
+		}
+		return out, nil
+	})
+}
+
+// body is an answer with nothing but a body.
+type body[T any] struct{ Body T }
+
+func answer[T any](v T, err error) (*body[T], error) { return &body[T]{v}, err }

@@ -1,0 +1,77 @@
+package view
+
+import (
+	"slices"
+
+	"skein/mesh/ident"
+)
+
+// Filled is the picture with empty lists and maps in place of nil ones, so that
+// JSON never says null for a list. It copies what it changes and nothing else.
+func (p Picture) Filled() Picture {
+	p.Fleet = p.Fleet.filled()
+	if p.Peers == nil {
+		p.Peers = []Peer{}
+	}
+	robots := make([]Robot, len(p.Robots))
+	for i, r := range p.Robots {
+		if r.Labels == nil {
+			r.Labels = map[string]string{}
+		}
+		if r.Groups == nil {
+			r.Groups = []string{}
+		}
+		robots[i] = r
+	}
+	p.Robots = robots
+	return p
+}
+
+func (f Fleet) filled() Fleet {
+	if f.Voters == nil {
+		f.Voters = []Voter{}
+	}
+	f.AsOf = f.AsOf.filled()
+	return f
+}
+
+func (a AsOf) filled() AsOf {
+	if a.Read == "" {
+		a.Read = "local"
+	}
+	if a.Path == nil {
+		a.Path = []ident.NodeID{}
+	}
+	return a
+}
+
+// Filled is the list with nothing null in it.
+func (n Nodes) Filled() Nodes {
+	n.AsOf = n.AsOf.filled()
+	n.Nodes = slices.Clone(n.Nodes)
+	if n.Nodes == nil {
+		n.Nodes = []Node{}
+	}
+	for i := range n.Nodes {
+		if n.Nodes[i].Addrs == nil {
+			n.Nodes[i].Addrs = []string{}
+		}
+	}
+	return n
+}
+
+// Filled is the status with nothing null in it but Follow.
+func (r Raft) Filled() Raft {
+	if r.Voters == nil {
+		r.Voters = []ident.NodeID{}
+	}
+	if r.Nonvoters == nil {
+		r.Nonvoters = []ident.NodeID{}
+	}
+	if r.Follow != nil && r.Follow.Path == nil {
+		f := *r.Follow
+		f.Path = []ident.NodeID{}
+		r.Follow = &f
+	}
+	return r
+}

@@ -1,0 +1,264 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"skein/consensus/event"
+	"skein/consensus/fleet"
+	"skein/consensus/raftgroup"
+	"skein/consensus/replica"
+	"skein/mesh/ident"
+	"skein/mesh/link"
+	"skein/node/config"
+)
+
+const raftProtocol link.Protocol = "/skein/raft/1"
+
+// recentContact is how fresh the leader's last word must be for a voter to
+// count on Raft to bring it the log, rather than follow someone.
+const recentContact = 5 * time.Second
+
+// seat is this node's place among the voters: empty, or taken by a Raft group.
+// It is taken when an admin has approved the node, and given up when the leader
+// has removed it, without a restart.
+type seat struct {
+	id    ident.NodeID
+	dir   string
+	cfg   config.Raft
+	store *replica.Replica
+	host  *link.Host
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	group  *raftgroup.Group // nil while empty
+	turned chan struct{}    // closed when group, or its status, changes
+}
+
+func newSeat(s *self, store *replica.Replica, host *link.Host) *seat {
+	v := &seat{
+		id: s.key.ID(), dir: s.dir.Raft(), cfg: s.cfg.Raft, store: store, host: host, log: s.log, turned: make(chan struct{}),
+	}
+	host.Handle(raftProtocol, func(ctx context.Context, st *link.Stream) {
+		if g := v.current(); g != nil {
+			g.Handle(ctx, st, st.Remote())
+			return
+		}
+		st.Reset()
+	})
+	return v
+}
+
+// current is the group, nil while the seat is empty.
+func (v *seat) current() *raftgroup.Group {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.group
+}
+
+// put takes or empties the seat.
+func (v *seat) put(g *raftgroup.Group) {
+	v.mu.Lock()
+	v.group = g
+	v.mu.Unlock()
+	v.turn()
+}
+
+// turn tells whoever waits that the seat, or its group's status, has changed.
+func (v *seat) turn() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	close(v.turned)
+	v.turned = make(chan struct{})
+}
+
+// Changed is closed at the next change of the seat or of its group's status.
+func (v *seat) Changed() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.turned
+}
+
+// run takes and gives up the seat until ctx ends. An error ends the node: the
+// log's disk has failed.
+func (v *seat) run(ctx context.Context) error {
+	changed, release := v.store.Subscribe()
+	defer release()
+	for {
+		if v.entitled() {
+			if err := v.sit(ctx, changed); err != nil || ctx.Err() != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// me is what the log says of this node.
+func (v *seat) me() (me fleet.Node) {
+	v.store.View(func(s *fleet.State) { me, _ = s.Node(v.id) })
+	return me
+}
+
+// entitled: the log wants this node to vote, or still counts it as a voter.
+func (v *seat) entitled() bool {
+	me := v.me()
+	return me.Voter || me.VoterApproved && me.Member()
+}
+
+// sit runs a group for as long as the node is entitled to one.
+func (v *seat) sit(ctx context.Context, changed <-chan struct{}) error {
+	g, err := raftgroup.New(raftgroup.Config{
+		ID: v.id, Dir: v.dir, Store: raftgroup.Store(v.cfg.Store), Link: v, Welcome: v.welcome,
+		Machine: v.store, Joining: !v.me().Voter, Log: v.log,
+		Timings: raftgroup.Timings{Election: v.cfg.Election, Lease: v.cfg.Lease, Beat: v.cfg.Beat, Commit: v.cfg.Commit},
+	})
+	if err != nil {
+		return err
+	}
+	v.log.Info("took a seat among the voters", "node", v.id)
+	ctx, stop := context.WithCancelCause(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	v.put(g)
+	defer v.put(nil)
+	for {
+		status := g.Changed()
+		select {
+		case err := <-ended:
+			stop(nil)
+			return err
+		case <-status:
+			v.turn()
+		case <-changed:
+			if v.entitled() {
+				continue
+			}
+			stop(nil)
+			if err := <-ended; err != nil {
+				return err
+			}
+			v.log.Info("gave up the seat among the voters", "node", v.id)
+			return os.RemoveAll(v.dir)
+		}
+	}
+}
+
+// welcome admits Raft streams only from nodes that are voters or to be voters.
+func (v *seat) welcome(id ident.NodeID) (err error) {
+	err = fmt.Errorf("%s is no voter", id.Short())
+	v.store.View(func(s *fleet.State) {
+		if n, ok := s.Node(id); ok && n.Member() && (n.Voter || n.VoterApproved) {
+			err = nil
+		}
+	})
+	if g := v.current(); err != nil && g != nil && g.Status().Member(id) {
+		return nil
+	}
+	return err
+}
+
+// Open implements raftgroup.Link.
+func (v *seat) Open(ctx context.Context, id ident.NodeID) (net.Conn, error) {
+	return v.host.Open(ctx, id, raftProtocol)
+}
+
+// status is the group's, and whether there is one.
+func (v *seat) status() (raftgroup.Status, bool) {
+	g := v.current()
+	if g == nil {
+		return raftgroup.Status{}, false
+	}
+	return g.Status(), true
+}
+
+// Leader is who leads as far as Raft here knows: false without a seat, and when
+// the leader has not been heard for a while, so that Raft cannot be counted on
+// to bring the log.
+func (v *seat) Leader() (ident.NodeID, bool) {
+	s, ok := v.status()
+	if !ok || s.Leader == "" || !slices.Contains(s.Voters, v.id) {
+		return "", false
+	}
+	return s.Leader, s.State == raftgroup.Leader || s.LastContact >= 0 && s.LastContact < recentContact
+}
+
+// standing is term and voters while this node leads and is ready.
+func (v *seat) standing() (term uint64, voters []ident.NodeID, leading bool) {
+	g := v.current()
+	if g == nil {
+		return 0, nil, false
+	}
+	if term, leading = g.Leading(); !leading {
+		return 0, nil, false
+	}
+	return term, g.Status().Voters, true
+}
+
+// Submit implements propose.Group.
+func (v *seat) Submit(ctx context.Context, b event.Batch) (replica.Outcome, error) {
+	if g := v.current(); g != nil {
+		return g.Submit(ctx, b)
+	}
+	return replica.Outcome{}, event.Refuse(event.CodeNoLeader, "", "try again", "this node is no voter")
+}
+
+// The methods below make a seat what the leader's controllers work with. On an
+// empty seat nobody leads.
+
+// Leading implements control.Raft.
+func (v *seat) Leading() (uint64, bool) {
+	if g := v.current(); g != nil {
+		return g.Leading()
+	}
+	return 0, false
+}
+
+// Voters implements control.Raft.
+func (v *seat) Voters() []ident.NodeID {
+	s, _ := v.status()
+	return s.Voters
+}
+
+var errEmptySeat = errors.New("this node is no voter")
+
+// AddVoter implements control.Raft.
+func (v *seat) AddVoter(ctx context.Context, id ident.NodeID) error {
+	if g := v.current(); g != nil {
+		return g.AddVoter(ctx, id)
+	}
+	return errEmptySeat
+}
+
+// RemoveServer implements control.Raft.
+func (v *seat) RemoveServer(ctx context.Context, id ident.NodeID) error {
+	if g := v.current(); g != nil {
+		return g.RemoveServer(ctx, id)
+	}
+	return errEmptySeat
+}
+
+// Record implements control.Raft: facts in the leader's name. They carry no
+// producer, because the controllers compare and plan again rather than retry.
+func (v *seat) Record(ctx context.Context, drafts ...event.Draft) error {
+	g := v.current()
+	if g == nil {
+		return errEmptySeat
+	}
+	outcome, err := g.Submit(ctx, event.Batch{Actor: event.Actor{Kind: event.KindLeader, ID: string(v.id)}, Drafts: drafts})
+	if err != nil {
+		return err
+	}
+	return outcome.Err
+}

@@ -1,0 +1,287 @@
+// Package survey draws the picture of the fleet that a node shows: what was
+// decided (replicated state), what is heard (gossip and presence) and how old
+// each of them is. It decides nothing and keeps nothing.
+//
+// Live status comes from gossip and presence, with its age; the events
+// robot.online and robot.offline are history. So a robot that died two seconds
+// ago is shown as offline although no event says so yet, and one that is heard
+// again is shown as online at once.
+//
+// Only package node imports it.
+package survey
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"skein/agent/telemetry"
+	"skein/consensus/event"
+	"skein/consensus/fleet"
+	"skein/mesh/ident"
+	"skein/mesh/member"
+	"skein/mesh/presence"
+	"skein/node/gateway/view"
+)
+
+// StaleAfter is the age of the leader's last mark at which people are warned:
+// two marks (5 s each) missed, and a little.
+const StaleAfter = 12 * time.Second
+
+// Standing is what this node knows of the Raft group.
+type Standing struct {
+	// Leader is "" while none is known.
+	Leader ident.NodeID
+	Term   uint64
+	Voters []ident.NodeID
+	// Age is that of the newest news from the leader; negative: never heard.
+	Age time.Duration
+	// Path is how the news came, leader first, this node last.
+	Path []ident.NodeID
+}
+
+// Sources is where a Surveyor looks. All fields are required.
+type Sources struct {
+	Self ident.NodeID
+	// View gives the state and the cursor that belongs to it.
+	View     func(func(*fleet.State, event.Cursor))
+	Standing func() Standing
+	Members  func() []member.Member
+	Reports  func() map[ident.NodeID]presence.Report
+	// Skew is a node's wall clock minus ours, if they were compared.
+	Skew func(ident.NodeID) (time.Duration, bool)
+	Now  func() time.Time
+}
+
+// Surveyor looks on demand. Safe for concurrent use.
+type Surveyor struct{ src Sources }
+
+// New returns a Surveyor.
+func New(src Sources) *Surveyor { return &Surveyor{src} }
+
+// look is everything that one picture is drawn from.
+type look struct {
+	now      time.Time
+	self     ident.NodeID
+	standing Standing
+	members  map[ident.NodeID]member.Member
+	reports  map[ident.NodeID]presence.Report
+}
+
+func (s *Surveyor) look() look {
+	l := look{
+		now:      s.src.Now(),
+		self:     s.src.Self,
+		standing: s.src.Standing(),
+		members:  map[ident.NodeID]member.Member{},
+		reports:  s.src.Reports(),
+	}
+	for _, m := range s.src.Members() {
+		l.members[m.ID] = m
+	}
+	return l
+}
+
+// Picture is one consistent look at the fleet.
+func (s *Surveyor) Picture() view.Picture {
+	l := s.look()
+	var p view.Picture
+	s.src.View(func(state *fleet.State, cursor event.Cursor) {
+		p.Fleet = l.header(state, cursor)
+		for _, r := range state.Robots() {
+			node, ok := state.Node(r.ID)
+			if !ok {
+				continue
+			}
+			row := l.robot(r, node)
+			p.Robots = append(p.Robots, row)
+			if row.HTTP != "" && row.Status == view.Online {
+				p.Peers = append(p.Peers, view.Peer{ID: row.ID, Name: row.Name, HTTP: row.HTTP})
+			}
+		}
+	})
+	slices.SortFunc(p.Robots, func(a, b view.Robot) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(p.Peers, func(a, b view.Peer) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return p
+}
+
+// Nodes is every node that was ever admitted, as membership sees it.
+func (s *Surveyor) Nodes() view.Nodes {
+	l := s.look()
+	var out view.Nodes
+	s.src.View(func(state *fleet.State, cursor event.Cursor) {
+		out.AsOf = l.asOf(cursor)
+		for _, n := range state.Nodes() {
+			row := view.Node{
+				ID: n.ID, Name: n.Name, Role: l.role(n.ID), State: l.gossip(n.ID),
+				AdmittedAt: n.AdmittedAt, By: string(n.By), Revoked: n.Revoked,
+			}
+			if r, ok := state.Robot(n.ID); ok {
+				row.Name = r.Name
+			}
+			if m, ok := l.members[n.ID]; ok {
+				for _, a := range m.Addrs {
+					row.Addrs = append(row.Addrs, a.String())
+				}
+				row.LinkPort, row.GossipPort, row.HTTPPort = m.LinkPort, m.GossipPort, m.HTTPPort
+			}
+			if skew, ok := s.src.Skew(n.ID); ok {
+				millis := skew.Milliseconds()
+				row.ClockSkewMillis = &millis
+			}
+			out.Nodes = append(out.Nodes, row)
+		}
+	})
+	return out
+}
+
+func (l look) header(state *fleet.State, cursor event.Cursor) view.Fleet {
+	f := view.Fleet{Term: l.standing.Term, AsOf: l.asOf(cursor)}
+	if decided, ok := state.Fleet(); ok {
+		f.Name, f.FleetID = decided.Name, ident.FleetIDOf(decided.Root)
+	}
+	if id := l.standing.Leader; id != "" {
+		f.Leader = &view.NodeRef{ID: id, Name: nameOf(state, id)}
+	}
+	reachable := 0
+	for _, id := range l.standing.Voters {
+		v := view.Voter{ID: id, Name: nameOf(state, id), Reachable: l.live(id)}
+		if v.Reachable {
+			reachable++
+		}
+		f.Voters = append(f.Voters, v)
+	}
+	f.CanLose, f.CanLoseReason = margin(len(f.Voters), reachable)
+	for _, n := range state.Nodes() {
+		if !n.Revoked && !n.Left {
+			f.Members++
+		}
+	}
+	f.Robots = len(state.Robots())
+	return f
+}
+
+// margin is how many more voters may fail before nothing can be decided.
+func margin(voters, reachable int) (canLose int, reason string) {
+	quorum := voters/2 + 1
+	canLose = max(0, reachable-quorum)
+	switch {
+	case voters == 0:
+		return 0, "no voters are known yet"
+	case reachable < quorum:
+		return 0, fmt.Sprintf("only %d of %d voters are reachable and %d are needed: nothing can be decided", reachable, voters, quorum)
+	case voters == 1:
+		return 0, "one voter only: set `voter = true` on another robot and run `skein node approve NAME`"
+	case canLose == 0 && reachable < voters:
+		return 0, fmt.Sprintf("%d of %d voters do not answer: bring one back", voters-reachable, voters)
+	case canLose == 0:
+		return 0, fmt.Sprintf("%d voters need each other: approve one more with `skein node approve NAME`", voters)
+	}
+	return canLose, fmt.Sprintf("%d of %d voters are reachable, %d are needed", reachable, voters, quorum)
+}
+
+func (l look) asOf(cursor event.Cursor) view.AsOf {
+	a := view.AsOf{
+		Read:      "local",
+		Cursor:    view.Cursor{History: cursor.History, Seq: cursor.Seq, Hash: cursor.Hash},
+		AgeMillis: -1, Path: l.standing.Path, Stale: true,
+	}
+	if l.standing.Age >= 0 {
+		a.AgeMillis = l.standing.Age.Milliseconds()
+		a.Stale = l.standing.Age > StaleAfter
+	}
+	return a
+}
+
+func (l look) robot(r fleet.Robot, n fleet.Node) view.Robot {
+	row := view.Robot{
+		ID: r.ID, Name: r.Name, Labels: r.Labels, Groups: r.Groups,
+		Machine: view.Machine{Type: string(r.Type), Version: r.Version, Arch: r.Arch, OS: r.OS},
+		Vote:    view.Vote{Role: l.role(r.ID), VoterEligible: n.VoterEligible, VoterApproved: n.VoterApproved},
+	}
+	row.Status, row.StatusSince = l.status(r, n)
+	if m, ok := l.members[r.ID]; ok && m.HTTPPort != 0 && len(m.Addrs) > 0 {
+		row.HTTP = "http://" + net.JoinHostPort(httpHost(m.Addrs), strconv.Itoa(int(m.HTTPPort)))
+	}
+	if report, ok := l.reports[r.ID]; ok {
+		var sample telemetry.Sample
+		if json.Unmarshal(report.Data, &sample) == nil {
+			row.Telemetry = &sample
+			age := report.AgeMillis
+			row.HeardAgeMillis = &age
+		}
+	}
+	return row
+}
+
+// httpHost is the address a browser on the LAN can use.
+func httpHost(addrs []netip.Addr) string {
+	for _, a := range addrs {
+		if !a.IsLinkLocalUnicast() {
+			return a.String()
+		}
+	}
+	return addrs[0].String()
+}
+
+// status is the live one where something is heard, else what was decided.
+func (l look) status(r fleet.Robot, n fleet.Node) (view.Status, time.Time) {
+	m, known := l.members[r.ID]
+	switch {
+	case n.Revoked:
+		return view.Revoked, r.StatusSince
+	case n.Left:
+		return view.Left, r.StatusSince
+	case l.live(r.ID) && r.Online:
+		return view.Online, r.StatusSince
+	case l.live(r.ID) && known:
+		return view.Online, m.Since.UTC()
+	case l.live(r.ID):
+		return view.Online, r.StatusSince
+	case known && r.Online:
+		return view.Offline, m.Since.UTC()
+	}
+	return view.Offline, r.StatusSince
+}
+
+// live: this node itself, or one that gossip hears.
+func (l look) live(id ident.NodeID) bool {
+	m, ok := l.members[id]
+	return id == l.self || ok && (m.State == member.Alive)
+}
+
+func (l look) role(id ident.NodeID) view.Role {
+	switch {
+	case id == l.standing.Leader:
+		return view.Leader
+	case slices.Contains(l.standing.Voters, id):
+		return view.VoterNow
+	}
+	return view.Follower
+}
+
+func (l look) gossip(id ident.NodeID) view.State {
+	m, ok := l.members[id]
+	if !ok {
+		return view.Unknown
+	}
+	return map[member.State]view.State{
+		member.Alive: view.Alive, member.Dead: view.Dead, member.Left: view.Gone,
+	}[m.State]
+}
+
+// nameOf is the robot's name, else the name it was admitted under.
+func nameOf(state *fleet.State, id ident.NodeID) string {
+	if r, ok := state.Robot(id); ok {
+		return r.Name
+	}
+	if n, ok := state.Node(id); ok {
+		return n.Name
+	}
+	return id.Short()
+}
