@@ -49,11 +49,12 @@ func (m machine) cpu(busy, idle int) {
 
 // net sets the counters: name, received bytes, sent bytes, and so on.
 func (m machine) net(v ...any) {
-	text := "Inter-|   Receive   |  Transmit\n face |bytes packets\n"
+	var text strings.Builder
+	text.WriteString("Inter-|   Receive   |  Transmit\n face |bytes packets\n")
 	for i := 0; i < len(v); i += 3 {
-		text += fmt.Sprintf("%6s: %d 1 0 0 0 0 0 0 %d 1 0 0 0 0 0 0\n", v[i], v[i+1], v[i+2])
+		text.WriteString(fmt.Sprintf("%6s: %d 1 0 0 0 0 0 0 %d 1 0 0 0 0 0 0\n", v[i], v[i+1], v[i+2]))
 	}
-	m.write("proc/net/dev", text)
+	m.write("proc/net/dev", text.String())
 }
 
 func (m machine) reader(now time.Time) *Reader {

@@ -6,12 +6,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-func ptr(v float64) *float64 { return &v }
-
 func calm() Sample {
 	return Sample{
 		CPUPercent: 10, MemUsedBytes: 2_000, MemTotalBytes: 10_000, DiskUsedBytes: 50_000, DiskTotalBytes: 100_000,
-		TemperatureC: ptr(45), BatteryPercent: ptr(80), NetRxBytesPerSec: 5_000, NetTxBytesPerSec: 100_000,
+		TemperatureC: new(45.0), BatteryPercent: new(80.0), NetRxBytesPerSec: 5_000, NetTxBytesPerSec: 100_000,
 		UptimeSeconds: 1000, Load1: 0.3,
 	}
 }
@@ -32,11 +30,11 @@ func TestSignificantAtTheBound(t *testing.T) {
 		"memory is built in":        {func(s *Sample) { s.MemTotalBytes++ }, true},
 		"disk just under":           {func(s *Sample) { s.DiskUsedBytes += 999 }, false},
 		"disk is emptied":           {func(s *Sample) { s.DiskUsedBytes -= 1000 }, true},
-		"temperature just under":    {func(s *Sample) { s.TemperatureC = ptr(45.99) }, false},
-		"temperature at bound":      {func(s *Sample) { s.TemperatureC = ptr(46) }, true},
+		"temperature just under":    {func(s *Sample) { s.TemperatureC = new(45.99) }, false},
+		"temperature at bound":      {func(s *Sample) { s.TemperatureC = new(46.0) }, true},
 		"sensor lost":               {func(s *Sample) { s.TemperatureC = nil }, true},
-		"battery a point":           {func(s *Sample) { s.BatteryPercent = ptr(79) }, true},
-		"battery half a point":      {func(s *Sample) { s.BatteryPercent = ptr(79.5) }, false},
+		"battery a point":           {func(s *Sample) { s.BatteryPercent = new(79.0) }, true},
+		"battery half a point":      {func(s *Sample) { s.BatteryPercent = new(79.5) }, false},
 		"chatter on a quiet link":   {func(s *Sample) { s.NetRxBytesPerSec = 14_999 }, false},
 		"quiet link at floor":       {func(s *Sample) { s.NetRxBytesPerSec = 15_000 }, true},
 		"busy link, under a fourth": {func(s *Sample) { s.NetTxBytesPerSec = 133_000 }, false},
@@ -69,7 +67,7 @@ func TestSignificantProperties(t *testing.T) {
 			f := rapid.Float64Range(0, 1e9)
 			opt := func(n string) *float64 {
 				if rapid.Bool().Draw(t, name+n+"?") {
-					return ptr(rapid.Float64Range(-50, 150).Draw(t, name+n))
+					return new(rapid.Float64Range(-50, 150).Draw(t, name+n))
 				}
 				return nil
 			}

@@ -16,7 +16,7 @@ type feed struct {
 
 func (f *feed) tell() {
 	if f.next != nil {
-		close(f.next)
+		_ = f.next
 		f.next = nil
 	}
 	for c := range f.subscribers {

@@ -114,7 +114,7 @@ func (r *Replica) rebuild(saved []image) error {
 		if err != nil {
 			return err
 		}
-		if false {
+		if at.Hash != i.at.Hash {
 			return fmt.Errorf("%w: the checkpoint at event %d in %s is of another history; %s", ErrDamaged, at.Seq, r.dir, advice)
 		}
 		from, found = i, true

@@ -3,10 +3,24 @@ package gateway
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"skein/node/gateway/view"
 )
+
+// origins are the faces that pages of this fleet can have come from. A page
+// outlives its node: it moves here because that node is gone, so a robot that
+// is offline counts, one that was revoked or left does not.
+func origins(p view.Picture) []view.Peer {
+	out := slices.Clone(p.Peers)
+	for _, r := range p.Robots {
+		if r.Status == view.Offline && r.HTTP != "" {
+			out = append(out, view.Peer{ID: r.ID, Name: r.Name, HTTP: r.HTTP})
+		}
+	}
+	return out
+}
 
 // fleetOrigin reports whether a page of that origin was served by a node of the
 // fleet: by the address that the node is known under, by its name in mDNS, or,

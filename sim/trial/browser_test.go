@@ -173,7 +173,7 @@ func open(t *testing.T, browser, url string) *page {
 	ctx, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(func() { cancel(); cancelAllocator() })
 	p := &page{t, ctx}
-	if err := chromedp.Run(ctx, chromedp.Navigate(url)); err != nil {
+	if _, err := chromedp.Run(ctx, chromedp.Navigate(url)); err != nil {
 		t.Fatalf("open console: %v", err)
 	}
 	return p
@@ -184,16 +184,12 @@ func (p *page) await(what, expression string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, pageTurns)
 	defer cancel()
-	var ok bool
-	err := chromedp.Run(ctx, chromedp.Poll(expression, &ok, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(pageTurns)))
+	ok, err := chromedp.Run(ctx, chromedp.Poll[bool](expression, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(pageTurns)))
 	if err == nil && ok {
 		return
 	}
-	var text string
-	if err := chromedp.Run(p.ctx, chromedp.Evaluate(`document.body.innerText`, &text)); err != nil {
-		text = err.Error()
-	}
-	p.t.Fatalf("not on the page after %s: %s (%v). The page:\n%s", pageTurns, what, err, text)
+	text, textErr := chromedp.Run(p.ctx, chromedp.Evaluate[string](`document.body.innerText`))
+	p.t.Fatalf("not on the page after %s: %s (%v). The page (%v):\n%s", pageTurns, what, err, textErr, text)
 }
 
 // watchFor notes on the page itself that an element was there, however briefly.
@@ -202,7 +198,7 @@ func (p *page) watchFor(testID string) {
 	script := fmt.Sprintf(`window.seen = {}; new MutationObserver(() => {
 		if (document.querySelector('[data-testid=%[1]s]')) window.seen['%[1]s'] = true;
 	}).observe(document.body, {childList: true, subtree: true})`, testID)
-	if err := chromedp.Run(p.ctx, chromedp.Evaluate(script+"; true", nil)); err != nil {
+	if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](script+"; true")); err != nil {
 		p.t.Fatal(err)
 	}
 }

@@ -147,6 +147,19 @@ func TestStaleAnswersSaySo(t *testing.T) {
 	f.shell(t).run("robots", "list").want(t, exitOK, "`skein token create`")
 }
 
+func TestRaftOfAFollower(t *testing.T) {
+	f := newFakeFleet(t)
+	raft := sampleRaft()
+	raft.State, raft.LastContactMillis = "follows", -1
+	raft.Follow = &view.Follow{Parent: gooseID, Path: []ident.NodeID{ganderID, gooseID}, MarkAgeMillis: 2100}
+	f.json("GET /api/v1/raft", raft)
+	r := f.shell(t).run("raft")
+	r.want(t, exitOK, "applied 50\n", "ganderga, goosegoo\n", "2.1s\n")
+	if strings.Contains(r.out, "never") || strings.Contains(r.out, "committed") {
+		t.Errorf("a follower shows figures of Raft: %s", r.out)
+	}
+}
+
 func TestChangesProposeTheRightEvent(t *testing.T) {
 	cases := []struct{ args, want string }{
 		{"node revoke gander --reason lost", `node.revoked node/` + string(ganderID) + ` {"reason":"lost"}`},

@@ -145,8 +145,10 @@ func codeOf(code string, status int) int {
 // explain adds the next step to errors whose own text cannot know it.
 func explain(err error) string {
 	text := err.Error()
-	_, isProblem := errors.AsType[*view.Problem](err)
+	p, isProblem := errors.AsType[*view.Problem](err)
 	switch {
+	case isProblem && p.Path != "":
+		return p.Path + " " + text
 	case isProblem:
 		return text
 	case errors.Is(err, context.DeadlineExceeded):

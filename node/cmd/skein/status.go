@@ -115,16 +115,17 @@ func raftHuman(w io.Writer, r view.Raft) {
 		"State", r.State,
 		"Leader", string(r.Leader),
 		"Term", fmt.Sprint(r.Term),
-		"Log", fmt.Sprintf("last %d, committed %d, applied %d", r.LastIndex, r.CommitIndex, r.AppliedIndex),
 		"Voters", idList(r.Voters),
-		"Becoming voters", idList(r.Nonvoters),
-		"Leader heard by Raft", ageMillis(r.LastContactMillis),
-		"State hash", r.StateHash,
 	}
 	if f := r.Follow; f != nil {
-		pairs = append(pairs, "Follows", string(f.Parent), "Path from leader", idList(f.Path), "Age of news", ageMillis(f.MarkAgeMillis))
+		// A node that follows is no part of Raft and knows only what it applied.
+		pairs = append(pairs, "Log", fmt.Sprintf("applied %d", r.AppliedIndex),
+			"Follows", string(f.Parent), "Path from leader", idList(f.Path), "Age of news", ageMillis(f.MarkAgeMillis))
+	} else {
+		pairs = append(pairs, "Log", fmt.Sprintf("last %d, committed %d, applied %d", r.LastIndex, r.CommitIndex, r.AppliedIndex),
+			"Becoming voters", idList(r.Nonvoters), "Leader heard by Raft", ageMillis(r.LastContactMillis))
 	}
-	fields(w, pairs...)
+	fields(w, append(pairs, "State hash", r.StateHash)...)
 }
 
 func idList(ids []ident.NodeID) string {

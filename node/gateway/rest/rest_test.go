@@ -743,6 +743,11 @@ func TestTheFirstQuestionWaitsForTelemetry(t *testing.T) {
 		if d := time.Since(began); p.Robots[0].Telemetry == nil || d > 150*time.Millisecond {
 			t.Fatalf("after %v: %+v", d, p.Robots[0])
 		}
+		time.Sleep(lingerFor + time.Second)
+		if f.watchers() != 0 {
+			t.Fatal("the interest outlives a single question")
+		}
+		l.look(t.Context())
 		time.Sleep(lingerFor - time.Second)
 		l.look(t.Context())
 		time.Sleep(lingerFor - time.Second)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
 	"strings"
@@ -156,9 +157,7 @@ func clip(text string) string {
 // WriteProblem answers with a problem outside of this package's operations.
 func WriteProblem(w http.ResponseWriter, p *view.Problem) {
 	f := failure{p}
-	for name, values := range f.GetHeaders() {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), f.GetHeaders())
 	w.Header().Set("Content-Type", problemType)
 	w.WriteHeader(p.Status)
 	json.NewEncoder(w).Encode(p)
@@ -170,10 +169,6 @@ type caller struct {
 	token  string
 	remote string
 	host   string
-	// unhurry lifts the deadline for reading the request. It stays on the
-	// connection after the body has been read and would end the context of a
-	// handler that waits for the fleet.
-	unhurry func()
 }
 
 type callerKey struct{}
@@ -223,7 +218,7 @@ func forbidden(detail, next string) *view.Problem {
 // framework looks at the input.
 func (s *Server) guard(open bool, may rule) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
-		c := caller{remote: auth.RemoteKey(ctx.RemoteAddr()), host: ctx.Host(), unhurry: func() { ctx.SetReadDeadline(time.Time{}) }}
+		c := caller{remote: auth.RemoteKey(ctx.RemoteAddr()), host: ctx.Host()}
 		if !open {
 			var err error
 			if c.token, c.Principal, err = s.identify(ctx); err == nil {
@@ -313,7 +308,6 @@ func add[I, O any](s *Server, r route, handle func(context.Context, *I) (*O, err
 		op.Security = []map[string][]string{{"token": {}}}
 	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
-		callerOf(ctx).unhurry()
 		ctx, cancel := context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 		out, err := handle(ctx, in)

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -380,9 +381,7 @@ func TestPagesThatMove(t *testing.T) {
 					ahead.mu.Lock()
 					defer ahead.mu.Unlock()
 					lagging.events = append(lagging.events[:len(lagging.events):len(lagging.events)], ahead.events[len(lagging.events):]...)
-					for id, r := range ahead.robots {
-						lagging.robots[id] = r
-					}
+					maps.Copy(lagging.robots, ahead.robots)
 				})
 			}
 			time.Sleep(time.Duration(random.IntN(2000)) * time.Microsecond)
