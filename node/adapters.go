@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"math/rand/v2"
 	"net"
 	"runtime/debug"
 
@@ -31,17 +30,13 @@ func (d decider) Submit(ctx context.Context, batch event.Batch) (replica.Outcome
 // Leader implements propose.Group.
 func (d decider) Leader() (ident.NodeID, bool) { return d.b.leader() }
 
-// voting is the seat as follow sees it.
-type voting struct{ seat *seat }
+// followLink opens the streams of following.
+type followLink struct{ host *link.Host }
 
-// Leading implements follow.Group.
-func (v voting) Leading() (uint64, []ident.NodeID, bool) { return v.seat.standing() }
-
-// Leader implements follow.Group.
-func (v voting) Leader() (ident.NodeID, bool) { return v.seat.Leader() }
-
-// Changed implements follow.Group.
-func (v voting) Changed() <-chan struct{} { return v.seat.Changed() }
+// Open implements follow.Link.
+func (l followLink) Open(ctx context.Context, id ident.NodeID) (net.Conn, error) {
+	return l.host.Open(ctx, id, followProtocol)
+}
 
 // registry is the fleet as admission sees it.
 type registry struct{ b *body }
@@ -84,11 +79,6 @@ func (l admissionLink) Open(ctx context.Context, id ident.NodeID) (net.Conn, err
 
 // gossipKeys are what a newcomer gets.
 func (b *body) gossipKeys() (json.RawMessage, error) { return json.Marshal(b.self.ring.Current()) }
-
-// shuffle puts ids in an order of this node's own.
-func shuffle(ids []ident.NodeID) {
-	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
-}
 
 // Version is that of this build, as robots register it: the module's version,
 // or the commit it was built from.

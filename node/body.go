@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"runtime"
 	"slices"
@@ -39,7 +40,7 @@ type body struct {
 	host     *link.Host
 	store    *replica.Replica
 	seat     *seat
-	follower *follow.Follower
+	follower *follow.Service
 	proposer *propose.Proposer
 	office   *admission.Office
 	control  *control.Controller
@@ -65,8 +66,8 @@ func (b *body) assemble() error {
 		Open: b.opener(proposeProtocol),
 	})
 	b.follower = follow.New(follow.Config{
-		Self: b.self.key.ID(), Source: b.store, Sink: b.store, Group: voting{b.seat}, Candidates: b.candidates,
-		Open: b.opener(followProtocol), Log: b.self.log,
+		Self: b.self.key.ID(), Link: followLink{b.host}, Source: b.store, Sink: b.store,
+		Standing: b.seat.standing, StandingChanged: b.seat.Changed, Candidates: b.candidates, Log: b.self.log,
 	})
 	b.office = admission.New(admission.Config{
 		Key: b.self.key, Chain: b.self.chain, GossipKeys: b.gossipKeys, Fleet: registry{b}, Link: admissionLink{b.host},
@@ -133,66 +134,83 @@ func (b *body) opener(p link.Protocol) func(context.Context, ident.NodeID) (net.
 // viewAt gives the state and the cursor that belongs to it.
 func (b *body) viewAt(f func(*fleet.State, event.Cursor)) { b.store.ViewAt(f) }
 
-// leader is who leads as far as this node knows.
+// leader is who leads as far as this node knows: by Raft where it votes, else by
+// the newest mark.
 func (b *body) leader() (ident.NodeID, bool) {
 	if id, ok := b.seat.Leader(); ok {
 		return id, true
 	}
-	m, ok := b.follower.Mark()
+	m, _, ok := b.follower.Latest()
 	return m.Leader, ok
 }
 
-// standing is what this node knows of the Raft group.
+// standing is what this node knows of the Raft group. Its age is that of the
+// newest mark which this node's copy of the log has reached.
 func (b *body) standing() survey.Standing {
-	m, ok := b.follower.Mark()
-	if !ok {
-		return survey.Standing{Age: -1}
+	latest, _, heard := b.follower.Latest()
+	s := survey.Standing{Leader: latest.Leader, Term: latest.Term, Voters: latest.Voters, Age: -1}
+	if reached, age, ok := b.follower.Mark(); ok {
+		s.Age, s.Path = age, append(slices.Clone(reached.Path), b.self.key.ID())
 	}
-	s := survey.Standing{Leader: m.Leader, Term: m.Term, Voters: m.Voters, Age: m.Age(), Path: m.Path}
 	// A voter knows of an election before the new leader's first mark arrives.
-	if status, seated := b.seat.status(); seated && status.Term > s.Term {
-		s.Leader, s.Term = status.Leader, status.Term
+	if status, seated := b.seat.status(); seated && (!heard || status.Term > s.Term) {
+		s.Leader, s.Term, s.Voters = status.Leader, status.Term, status.Voters
 	}
 	return s
 }
 
-// candidates is whom to follow: voters in no order but one of this node's own,
-// so that followers spread, then everybody else who is alive.
-func (b *body) candidates() []ident.NodeID {
+// candidates is whom to follow: the voters and everybody who is alive. A node
+// with an empty log knows only addresses.
+func (b *body) candidates() (out []follow.Candidate) {
 	var voters []ident.NodeID
 	b.store.View(func(s *fleet.State) { voters = slices.Clone(s.Voters()) })
-	var rest []ident.NodeID
+	add := func(id ident.NodeID) {
+		if len(out) < maxCandidates && !slices.ContainsFunc(out, func(c follow.Candidate) bool { return c.ID == id }) {
+			out = append(out, follow.Candidate{ID: id, Voter: slices.Contains(voters, id)})
+		}
+	}
+	dead := map[ident.NodeID]bool{}
 	for _, m := range b.mesh.gossip.Members() {
-		if m.State == member.Alive && !slices.Contains(voters, m.ID) {
-			rest = append(rest, m.ID)
+		if m.State == member.Alive {
+			add(m.ID)
+		} else {
+			dead[m.ID] = true
+		}
+	}
+	for _, id := range voters {
+		if !dead[id] {
+			add(id)
 		}
 	}
 	if len(voters) == 0 {
-		// A node with an empty log knows only addresses.
 		for _, e := range b.self.book.All() {
-			if !slices.Contains(rest, e.ID) {
-				rest = append(rest, e.ID)
-			}
+			add(e.ID)
 		}
 	}
-	shuffle(voters)
-	shuffle(rest)
-	return append(voters, rest...)
+	return out
 }
+
+// maxCandidates bounds whom to consider following.
+const maxCandidates = 256
 
 // keepNeighbours keeps what depends on who is there: addresses, presence's
 // edges, and streams to those who are not welcome any more.
 func (b *body) keepNeighbours(ctx context.Context) error {
 	changed, release := b.store.Subscribe()
 	defer release()
+	refusedSince := map[ident.NodeID]time.Time{}
 	for {
 		b.mesh.note()
 		b.mesh.presence.SetUplinks(b.uplinks())
-		b.cutRefused()
+		var again <-chan time.Time
+		if b.cutRefused(refusedSince) {
+			again = time.After(farewell)
+		}
 		b.shown.signal()
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-again:
 		case <-changed:
 		case <-b.mesh.moved:
 		case <-b.follower.Changed():
@@ -208,7 +226,7 @@ func (b *body) uplinks() (ids []ident.NodeID) {
 	var voters []ident.NodeID
 	b.store.View(func(s *fleet.State) { voters = slices.Clone(s.Voters()) })
 	if !slices.Contains(voters, me) {
-		if parent := b.follower.Parent(); parent != "" {
+		if parent, ok := b.follower.Parent(); ok {
 			ids = append(ids, parent)
 		}
 		return ids
@@ -221,11 +239,28 @@ func (b *body) uplinks() (ids []ident.NodeID) {
 	return ids
 }
 
+// farewell is how long a stream outlives the decision that its node is not
+// welcome: enough for a robot that was revoked to hear of it and say so.
+const farewell = time.Second
+
 // cutRefused ends streams with nodes that the log does not welcome any more,
-// and this node itself if it is the one.
-func (b *body) cutRefused() {
-	for _, id := range b.host.Connected() {
-		if refusal(b.store, id) != nil {
+// and this node itself if it is the one. It reports whether some wait for their
+// farewell to be over; since remembers them.
+func (b *body) cutRefused(since map[ident.NodeID]time.Time) (waiting bool) {
+	connected := b.host.Connected()
+	maps.DeleteFunc(since, func(id ident.NodeID, _ time.Time) bool { return !slices.Contains(connected, id) })
+	for _, id := range connected {
+		if refusal(b.store, id) == nil {
+			continue
+		}
+		first, known := since[id]
+		switch {
+		case !known:
+			since[id] = time.Now()
+			waiting = true
+		case time.Since(first) < farewell:
+			waiting = true
+		default:
 			b.self.log.Info("streams of a node that is not welcome any more are cut", "node", id)
 			b.host.Drop(id)
 		}
@@ -234,6 +269,7 @@ func (b *body) cutRefused() {
 	if err := refusal(b.store, b.self.key.ID()); errors.Is(err, ErrRevoked) {
 		b.end(fmt.Errorf("%w; to use it again, move its data directory away and have an admin admit it anew", ErrRevoked))
 	}
+	return waiting
 }
 
 // keepStanding keeps what depends on this node's own place in the fleet: that
@@ -367,10 +403,10 @@ func (b *body) raftStatus() view.Raft {
 	index, _ := b.store.Applied()
 	out := view.Raft{Node: b.self.key.ID(), State: "follows", AppliedIndex: index, LastContactMillis: -1}
 	b.store.View(func(s *fleet.State) { out.StateHash = s.Hash() })
-	if m, ok := b.follower.Mark(); ok {
+	if m, age, ok := b.follower.Latest(); ok {
 		out.Leader, out.Term, out.Voters = m.Leader, m.Term, m.Voters
-		if parent := b.follower.Parent(); parent != "" {
-			out.Follow = &view.Follow{Parent: parent, Path: m.Path, MarkAgeMillis: m.AgeMillis}
+		if parent, follows := b.follower.Parent(); follows {
+			out.Follow = &view.Follow{Parent: parent, Path: m.Path, MarkAgeMillis: age.Milliseconds()}
 		}
 	}
 	if s, ok := b.seat.status(); ok {

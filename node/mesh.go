@@ -39,6 +39,8 @@ type mesh struct {
 	sampler  *telemetry.Sampler
 	// httpPort is that of the face, which listens before the mesh starts.
 	httpPort uint16
+	// addrs are this node's own, as note saw them last.
+	addrs []netip.Addr
 	// moved is told when members have come, gone or changed address.
 	moved chan struct{}
 }
@@ -118,10 +120,19 @@ func (m *mesh) membersChanged() {
 }
 
 // note keeps what gossip says of others: in the address book for the next
-// start, in the host for the next stream.
+// start, in the host for the next stream. When this node's own address has
+// changed, streams from the old one hang, and are found out.
 func (m *mesh) note() {
 	for _, other := range m.gossip.Members() {
-		if other.State == member.Alive && other.ID != m.self.key.ID() && other.Valid() {
+		if other.ID == m.self.key.ID() {
+			if len(m.addrs) > 0 && !slices.Equal(m.addrs, other.Addrs) {
+				m.self.log.Info("this robot has a new address", "addrs", other.Addrs)
+				m.host.Recheck()
+			}
+			m.addrs = slices.Clone(other.Addrs)
+			continue
+		}
+		if other.State == member.Alive && other.Valid() {
 			m.host.Know(other.Endpoint)
 			m.self.book.Put(other.Endpoint)
 		}

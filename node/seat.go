@@ -13,6 +13,7 @@ import (
 
 	"skein/consensus/event"
 	"skein/consensus/fleet"
+	"skein/consensus/follow"
 	"skein/consensus/raftgroup"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
@@ -194,16 +195,18 @@ func (v *seat) Leader() (ident.NodeID, bool) {
 	return s.Leader, s.State == raftgroup.Leader || s.LastContact >= 0 && s.LastContact < recentContact
 }
 
-// standing is term and voters while this node leads and is ready.
-func (v *seat) standing() (term uint64, voters []ident.NodeID, leading bool) {
-	g := v.current()
-	if g == nil {
-		return 0, nil, false
+// standing is what following needs to know of the seat.
+func (v *seat) standing() follow.Standing {
+	s, ok := v.status()
+	if !ok {
+		return follow.Standing{}
 	}
-	if term, leading = g.Leading(); !leading {
-		return 0, nil, false
+	_, fed := v.Leader()
+	out := follow.Standing{Fed: fed, Leader: s.Leader, Term: s.Term, Index: s.Commit, Voters: s.Voters}
+	if s.State == raftgroup.Leader && !s.Ready {
+		out.Leader = "" // it has not applied yet what was decided before its term
 	}
-	return term, g.Status().Voters, true
+	return out
 }
 
 // Submit implements propose.Group.

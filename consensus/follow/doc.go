@@ -1,31 +1,33 @@
-// Package follow brings the log to nodes that do not vote, and to every node
-// the leader's marks, which say how old what it shows is.
+// Package follow brings the decided log to nodes that do not vote, and tells
+// every node how fresh its copy is.
 //
 // # The tree
 //
-// A node follows one parent: a voter while one has room, else another follower,
-// so that a leader serves few. A parent takes a bounded number of children and
-// names them to whom it turns away. Marks carry the path they took; a node
-// refuses a child that stands on its own path, and so no loop can feed itself.
+// A node follows one parent, which may be a voter or another follower, and
+// serves a few children itself. A child sends its cursor once; the parent sends
+// whole records from there on, or a snapshot first when it no longer holds them,
+// and then each record as it is decided. Records are checked by the chain, so
+// whichever parent they come from, none is applied twice or out of order.
 // Voters get the log from Raft and follow the leader for its marks only.
 //
-// # Age
+// # Marks
 //
-// Only the leader makes marks, every 5 s and whenever leader, term or voters
-// change. Everybody else passes the newest on with its age, which grows by the
-// time it was held, measured on each holder's monotonic clock; no wall clock is
-// compared. So a chain of nodes that is cut off from the leader grows old
-// together, however lively its members talk.
+// The leader originates a [Mark] every 5 s and at every change of leader, term or
+// voters. A mark says "my log ended at seq when I made this". Each hop passes it
+// on at once and adds the time that it held it; no wall clock takes part. So the
+// age of a mark is never understated by more than the time on the wires, and in
+// a ring that lost its leader it only grows. A mark carries the path it took; a
+// node that finds itself on it leaves its parent.
 //
-// # Ordering
+// A mark counts for a node's own copy only once that copy holds the mark's seq:
+// see Service.Mark. For finding the leader the newest one counts: Service.Latest.
 //
-// Records come in order, checked by the chain of hashes; one that does not
-// continue this node's log is never applied. A child whose place in the log its
-// parent no longer holds, or never held, gets the whole state.
+// # Bounds
 //
-// Bounds: frames up to 4 MiB, 8 children by default, a silent parent is left
-// after 12 s, a child that takes nothing for 10 s is cut and may come back.
+// 8 children and as many voters that want marks only, paths of 16 nodes, frames
+// of little over 4 MiB, two snapshots sent at once, 12 s of silence before a
+// parent is left, 90 s before a child is. A child that takes no bytes for 10 s
+// is cut off; it comes back with its cursor.
 //
-// It imports history for the form of a record. Only node (composition), sim
-// and tests import it.
+// Only node (composition), sim and tests import it.
 package follow

@@ -2,194 +2,430 @@ package follow
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
-	"log/slog"
-	"net"
+	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
-	"skein/consensus/event"
 	"skein/consensus/history"
+	"skein/consensus/replica"
 	"skein/mesh/ident"
 )
 
+// part is what a node does in the tree.
+type part int
+
 const (
-	// markEvery is how often the leader makes a mark, and how often a parent
-	// speaks at least.
-	markEvery = 5 * time.Second
-	// silence is how long a child waits for its parent to speak, and how old the
-	// leader's word may be before the child looks for a better parent.
-	silence = 12 * time.Second
-	// DefaultChildren is how many children a node takes unless told otherwise.
-	DefaultChildren = 8
+	// leading: it makes the marks. marking: it follows the leader's marks, and
+	// Raft brings the records. following: it follows a parent for both.
+	leading part = iota
+	marking
+	following
 )
 
-// Source is this node's copy of the log. *replica.Replica is one.
-type Source interface {
-	Cursor() event.Cursor
-	// Held reports whether a cursor is a place in this log, still held.
-	Held(event.Cursor) bool
-	Records(seq uint64, maxBytes int) (records []history.Record, ok bool)
-	Subscribe() (changed <-chan struct{}, release func())
-	// Snapshot writes the whole state.
-	Snapshot(w io.Writer) error
+// role is a part and, for marking, whom.
+type role struct {
+	part   part
+	leader ident.NodeID
 }
 
-// Sink is where followed records go. *replica.Replica is one.
-type Sink interface {
-	// ApplyRecord refuses with ErrDiverged what does not continue the log.
-	ApplyRecord(history.Record) error
-	Restore(r io.Reader) error
-}
-
-// Group is this node's seat among the voters.
-type Group interface {
-	// Leading gives the term and the voters while this node leads.
-	Leading() (term uint64, voters []ident.NodeID, leading bool)
-	// Leader is who leads as far as Raft here knows; false on a node without a
-	// seat, or that has not heard its leader for a while.
-	Leader() (ident.NodeID, bool)
-	// Changed is closed at the next change of any of this.
-	Changed() <-chan struct{}
-}
-
-// Config is what a Follower works with. All fields but Children are required.
-type Config struct {
-	Self   ident.NodeID
-	Source Source
-	Sink   Sink
-	Group  Group
-	// Candidates lists members to follow, those to be preferred first.
-	Candidates func() []ident.NodeID
-	// Open opens a stream of Protocol to a member.
-	Open func(ctx context.Context, id ident.NodeID) (net.Conn, error)
-	// Children bounds the children that get the log; 0 is DefaultChildren.
-	Children int
-	Log      *slog.Logger
-}
-
-// Follower is one node's place in the tree: child of one, parent of some. Safe
-// for concurrent use.
-type Follower struct {
-	cfg Config
-
-	mu       sync.Mutex
-	mark     Mark
-	markAt   time.Time // when mark came, for its age; zero when none ever came
-	parent   ident.NodeID
-	children map[ident.NodeID]*child
-	changed  chan struct{} // closed when mark says something new, or the parent changed
-	renewed  chan struct{} // closed at every mark
-}
-
-// New returns a Follower; it does nothing before Run.
-func New(cfg Config) *Follower {
-	if cfg.Children == 0 {
-		cfg.Children = DefaultChildren
+func (s *Service) role() role {
+	st := s.cfg.Standing()
+	switch {
+	case st.Fed && st.Leader == s.cfg.Self:
+		return role{leading, st.Leader}
+	case st.Fed:
+		return role{marking, st.Leader}
+	default:
+		return role{part: following}
 	}
-	return &Follower{cfg: cfg, children: map[ident.NodeID]*child{}, changed: make(chan struct{}), renewed: make(chan struct{})}
 }
 
-// Run makes marks while this node leads, and follows while it does not, until
-// ctx ends (nil) or the log cannot be written (the error; the node must end).
-func (f *Follower) Run(ctx context.Context) error {
+// errApply marks an error of the Sink that ends the node.
+var errApply = errors.New("decided records cannot be applied")
+
+// Run follows, or leads, until ctx ends (nil) or the Sink can no longer be
+// filled (an error, upon which the node must end).
+func (s *Service) Run(ctx context.Context) error {
+	defer s.setParent("")
 	for ctx.Err() == nil {
-		var err error
-		if _, _, leading := f.cfg.Group.Leading(); leading {
-			f.lead(ctx)
-		} else {
-			err = f.followSomeone(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := s.play(ctx, s.role()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// lead makes marks for as long as this node leads.
-func (f *Follower) lead(ctx context.Context) {
-	f.setParent("")
-	ticker := time.NewTicker(markEvery)
+// play does what a role asks for as long as this node has it.
+func (s *Service) play(ctx context.Context, r role) error {
+	ctx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		defer cancel()
+		s.whileRole(ctx, r)
+	}()
+	defer func() { cancel(); <-watched }()
+	switch {
+	case r.part == leading:
+		s.originate(ctx)
+		return nil
+	case r.part == marking && r.leader == "":
+		<-ctx.Done()
+		return nil
+	default:
+		return s.followOn(ctx, r)
+	}
+}
+
+// whileRole returns when ctx ends or this node's role is another.
+func (s *Service) whileRole(ctx context.Context, r role) {
+	ticker := time.NewTicker(time.Second) // Fed changes with time alone
 	defer ticker.Stop()
 	for {
-		changed := f.cfg.Group.Changed()
-		term, voters, leading := f.cfg.Group.Leading()
-		if !leading {
+		changed := s.cfg.StandingChanged()
+		if s.role() != r {
 			return
 		}
-		f.take(Mark{Leader: f.cfg.Self, Term: term, Seq: f.cfg.Source.Cursor().Seq, Voters: voters, Path: []ident.NodeID{f.cfg.Self}})
+		select {
+		case <-changed:
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// originate makes marks, as the leader.
+func (s *Service) originate(ctx context.Context) {
+	ticker := time.NewTicker(s.times.mark)
+	defer ticker.Stop()
+	for {
+		changed := s.cfg.StandingChanged()
+		st := s.cfg.Standing()
+		if st.Leader != s.cfg.Self {
+			return
+		}
+		s.board.put(Mark{Leader: s.cfg.Self, Term: st.Term, Seq: s.cfg.Source.Cursor().Seq, Index: st.Index,
+			Voters: st.Voters, Path: []ident.NodeID{s.cfg.Self}}, time.Now())
+		select {
+		case <-ticker.C:
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// followOn keeps this node below a parent until ctx ends.
+func (s *Service) followOn(ctx context.Context, r role) error {
+	pause := s.times.retryLow
+	for ctx.Err() == nil {
+		followed, err := s.round(ctx, r)
+		if errors.Is(err, errApply) {
+			return err
+		}
+		if followed {
+			pause = s.times.retryLow
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, s.times.retryHigh)
+	}
+	return nil
+}
+
+// round tries candidates until it followed one, and reports whether it did. A
+// node whose marks are old first looks for a parent whose are not.
+func (s *Service) round(ctx context.Context, r role) (followed bool, err error) {
+	if r.part == marking {
+		return s.session(ctx, r.leader, attempt{marksOnly: true})
+	}
+	if s.staleMarks() {
+		if followed, err := s.tryAll(ctx, attempt{freshOnly: true}, maxPicky); followed || err != nil {
+			return followed, err
+		}
+	}
+	return s.tryAll(ctx, attempt{}, maxTries)
+}
+
+const (
+	// maxTries bounds how many nodes are asked in a round, maxPicky how many when
+	// only a fresher one will do: in a part of the fleet without a leader, every
+	// node asks.
+	maxTries = 64
+	maxPicky = 8
+)
+
+func (s *Service) staleMarks() bool {
+	_, age, ok := s.Latest()
+	return !ok || age > s.times.stale
+}
+
+func (s *Service) tryAll(ctx context.Context, a attempt, most int) (followed bool, err error) {
+	queue := s.candidates()
+	asked := map[ident.NodeID]bool{s.cfg.Self: true}
+	for len(queue) > 0 && len(asked) <= most && ctx.Err() == nil {
+		id := queue[0]
+		queue = queue[1:]
+		if asked[id] {
+			continue
+		}
+		asked[id] = true
+		followed, err := s.session(ctx, id, a)
+		if followed || errors.Is(err, errApply) {
+			return followed, err
+		}
+		s.cfg.Log.Debug("not followed", "node", id, "error", err)
+		if full, ok := errors.AsType[*refusal](err); ok {
+			queue = append(queue, full.Try...) // sorted to the end: voters come first
+		}
+	}
+	return false, nil
+}
+
+// candidates are whom to ask, in order: voters, the leader last among them,
+// then others; equals in random order, which spreads the load.
+func (s *Service) candidates() (ids []ident.NodeID) {
+	all := s.cfg.Candidates()
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	latest, _, _ := s.Latest()
+	rank := func(c Candidate) int {
+		switch {
+		case c.Voter && c.ID != latest.Leader:
+			return 0
+		case c.Voter:
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(all, func(a, b Candidate) int { return rank(a) - rank(b) })
+	for _, c := range all {
+		ids = append(ids, c.ID)
+	}
+	return ids
+}
+
+// attempt says what is wanted of a parent.
+type attempt struct {
+	marksOnly bool
+	// freshOnly: no parent whose marks are old.
+	freshOnly bool
+	// snapshot: the state, because records did not fit.
+	snapshot bool
+}
+
+// Reasons to leave a parent.
+var (
+	errLoop     = errors.New("parent's marks have passed this node")
+	errNotFresh = errors.New("parent's marks are old")
+	errNoHelp   = errors.New("parent's snapshot is not ahead of this node's copy, which does not fit its log")
+)
+
+// session follows one parent until something ends it. followed reports whether
+// it was a parent at all: it took this node and sent something of use.
+func (s *Service) session(ctx context.Context, id ident.NodeID, a attempt) (followed bool, err error) {
+	followed, err = s.attach(ctx, id, a)
+	if errors.Is(err, history.ErrDiverged) && !a.snapshot && ctx.Err() == nil {
+		s.cfg.Log.Warn("this node's log does not fit its parent's, asking for the state", "parent", id, "error", err)
+		a.snapshot = true
+		again, err := s.attach(ctx, id, a)
+		return followed || again, err
+	}
+	return followed, err
+}
+
+// attach is one stream to a parent.
+func (s *Service) attach(ctx context.Context, id ident.NodeID, a attempt) (followed bool, err error) {
+	openCtx, cancelOpen := context.WithTimeout(ctx, s.times.open)
+	conn, err := s.cfg.Link.Open(openCtx, id)
+	cancelOpen()
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	up := &uplink{service: s, id: id, attempt: a, began: time.Now(), in: &wireReader{conn, s.times.silence},
+		out: &child{conn: conn, times: s.times}}
+	q, err := jsonFrame(kindRequest, request{Cursor: s.cfg.Source.Cursor(), MarksOnly: a.marksOnly, Snapshot: a.snapshot})
+	if err == nil {
+		err = up.out.send(q)
+	}
+	if err != nil {
+		return false, err
+	}
+	kept := make(chan struct{})
+	go func() { defer close(kept); up.keepAlive(ctx) }()
+	err = up.receive()
+	cancel()
+	<-kept
+	if up.taken {
+		s.setParent("")
+		s.cfg.Log.Debug("parent left", "parent", id, "error", err)
+	}
+	return up.taken, err
+}
+
+// uplink is this node as a child.
+type uplink struct {
+	service *Service
+	id      ident.NodeID
+	attempt attempt
+	began   time.Time
+	in      *wireReader
+	out     *child
+	// taken: the parent sent something of use.
+	taken bool
+	// told is the last mark in full, which ticks bring up to date.
+	told Mark
+}
+
+func (u *uplink) keepAlive(ctx context.Context) {
+	ticker := time.NewTicker(u.service.times.keepAlive)
+	defer ticker.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		case <-changed:
+			if u.out.send([]byte{byte(kindKeepAlive)}) != nil {
+				return // receive sees it too
+			}
 		}
 	}
 }
 
-// take makes m, which ends its path here, the present mark. An older term's
-// mark is never taken: it comes from a part of the tree that has not heard yet.
-func (f *Follower) take(m Mark) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if m.Term < f.mark.Term {
-		return
-	}
-	news := m.news(f.mark)
-	// A mark that is older than what is known, over another parent, is news
-	// only if it says something new.
-	if !news && !f.markAt.IsZero() && m.Age() > f.mark.Age()+time.Since(f.markAt) {
-		return
-	}
-	f.mark, f.markAt = m, time.Now()
-	close(f.renewed)
-	f.renewed = make(chan struct{})
-	if news {
-		close(f.changed)
-		f.changed = make(chan struct{})
+// receive takes what the parent sends, until that ends.
+func (u *uplink) receive() error {
+	for {
+		f, err := readFrame(u.in, maxFrame)
+		if err != nil {
+			return fmt.Errorf("parent is silent: %w", err)
+		}
+		switch f.kind {
+		case kindRefusal:
+			return &f.refusal
+		case kindMark, kindTick, kindNoMark:
+			err = u.mark(f)
+		case kindRecords:
+			err = u.records(f.records)
+		case kindChunk:
+			err = u.snapshot(f.chunk)
+		default:
+			err = fmt.Errorf("%w: kind %q from a parent", errBadFrame, f.kind)
+		}
+		if err != nil {
+			return err
+		}
 	}
 }
 
-// Mark is the newest mark with its age now; false before the first.
-func (f *Follower) Mark() (Mark, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.markNow()
+// useful notes that the parent took this node.
+func (u *uplink) useful() {
+	if !u.taken {
+		u.taken = true
+		u.service.setParent(u.id)
+	}
 }
 
-// markNow is Mark for those who hold mu.
-func (f *Follower) markNow() (Mark, bool) {
-	if f.markAt.IsZero() {
-		return Mark{}, false
-	}
+// mark takes a mark in any of its forms.
+func (u *uplink) mark(f frame) error {
+	s := u.service
 	m := f.mark
-	m.AgeMillis += time.Since(f.markAt).Milliseconds()
-	m.Path, m.Voters = slices.Clone(m.Path), slices.Clone(m.Voters)
-	return m, true
-}
-
-// Parent is whom this node follows; "" for nobody.
-func (f *Follower) Parent() ident.NodeID {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.parent
-}
-
-// Changed is closed when the mark next says something new or the parent changes.
-func (f *Follower) Changed() <-chan struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.changed
-}
-
-func (f *Follower) setParent(id ident.NodeID) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.parent != id {
-		f.parent = id
-		close(f.changed)
-		f.changed = make(chan struct{})
+	switch {
+	case f.kind == kindTick && u.told.Leader == "":
+		return fmt.Errorf("%w: tick before a mark", errBadFrame)
+	case f.kind == kindTick:
+		m = u.told
+		m.Seq, m.Index, m.AgeMillis = f.mark.Seq, f.mark.Index, f.mark.AgeMillis
+	case slices.Contains(m.Path, s.cfg.Self):
+		return errLoop
 	}
+	old := f.kind == kindNoMark || time.Duration(m.AgeMillis)*time.Millisecond > s.times.stale
+	if old && u.attempt.freshOnly && !u.taken {
+		return errNotFresh
+	}
+	u.useful()
+	if f.kind != kindNoMark {
+		u.told = m
+		s.board.put(m, time.Now())
+	}
+	if old && !u.attempt.marksOnly && time.Since(u.began) > s.times.search {
+		return errNotFresh
+	}
+	return nil
+}
+
+// records applies what comes next in the log.
+func (u *uplink) records(encoded [][]byte) error {
+	u.useful()
+	for _, b := range encoded {
+		r, err := history.ParseRecord(b)
+		if err != nil {
+			return err
+		}
+		if err := u.service.cfg.Sink.ApplyRecord(r); errors.Is(err, history.ErrDiverged) {
+			return err
+		} else if err != nil {
+			return fmt.Errorf("%w: from event %d: %w", errApply, r.First(), err)
+		}
+	}
+	return nil
+}
+
+// snapshot takes over the parent's state, whose first piece has come.
+func (u *uplink) snapshot(first []byte) error {
+	u.useful()
+	s := u.service
+	before := s.cfg.Source.Cursor()
+	in := &pieces{in: u.in, piece: first}
+	err := s.cfg.Sink.Restore(in)
+	switch {
+	case errors.Is(err, history.ErrDiverged), errors.Is(err, replica.ErrBadSnapshot):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: a snapshot: %w", errApply, err)
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return err
+	}
+	if after := s.cfg.Source.Cursor(); u.attempt.snapshot && after == before {
+		return errNoHelp
+	}
+	return nil
+}
+
+// pieces reads a snapshot from the frames that carry it.
+type pieces struct {
+	in    *wireReader
+	piece []byte
+	ended bool
+}
+
+// Read implements io.Reader.
+func (p *pieces) Read(b []byte) (int, error) {
+	for len(p.piece) == 0 {
+		if p.ended {
+			return 0, io.EOF
+		}
+		f, err := readFrame(p.in, maxFrame)
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("snapshot is cut short: %w", err)
+		case f.kind == kindEnd:
+			p.ended = true
+		case f.kind != kindChunk:
+			return 0, fmt.Errorf("%w: kind %q inside a snapshot", errBadFrame, f.kind)
+		}
+		p.piece = f.chunk
+	}
+	n := copy(b, p.piece)
+	p.piece = p.piece[n:]
+	return n, nil
 }

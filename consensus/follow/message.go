@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"time"
 
 	"skein/consensus/event"
 	"skein/consensus/history"
@@ -15,145 +13,218 @@ import (
 	"skein/mesh/wire"
 )
 
-// Protocol is the id of the streams from a child to its parent.
+// Protocol is the id of streams from a child to its parent.
 const Protocol = "/skein/follow/1"
 
+// Bounds of messages.
 const (
-	// maxRequest bounds a child's only message, maxFrame each of the parent's.
-	maxRequest = 4 << 10
-	maxFrame   = wire.MaxBatch
-	// maxPath bounds the hops of a mark, maxVoters the voters in one.
-	maxPath   = 64
-	maxVoters = 16
-	// maxTry bounds the children that a refusal names.
-	maxTry = 16
+	// maxPath is the deepest tree.
+	maxPath = 16
+	// maxVoters bounds what a mark may list.
+	maxVoters = 64
+	// chunkBytes is how much of a snapshot one frame carries, and how much of
+	// the log a parent reads at once.
+	chunkBytes = 256 << 10
+	// maxFrame has room for the largest record.
+	maxFrame = history.MaxRecord + 1024
 )
 
-// Mark is the leader's word about the log, as it stands at one node.
+// Mark is what the leader says about the log, and how long ago.
 type Mark struct {
 	Leader ident.NodeID `json:"leader"`
 	Term   uint64       `json:"term"`
-	// Seq is the last event the leader had decided.
-	Seq uint64 `json:"seq"`
-	// Voters is the leader's Raft configuration.
+	// Seq is the last event that the leader had applied, Index the last entry of
+	// the Raft log that was committed.
+	Seq    uint64         `json:"seq"`
+	Index  uint64         `json:"index"`
 	Voters []ident.NodeID `json:"voters"`
-	// Path is how the mark came: the leader first, this node last.
+	// Path are the nodes that the mark passed, from the leader to the one that
+	// gives it, inclusive.
 	Path []ident.NodeID `json:"path"`
-	// AgeMillis is how long ago the leader said it, without the time on the wire.
+	// AgeMillis is how long the nodes on the path held it, together.
 	AgeMillis int64 `json:"ageMillis"`
 }
 
-// Age is AgeMillis as a duration.
-func (m Mark) Age() time.Duration { return time.Duration(m.AgeMillis) * time.Millisecond }
-
-// news reports whether m says something else than old, age and seq aside.
-func (m Mark) news(old Mark) bool {
-	return m.Leader != old.Leader || m.Term != old.Term || !slices.Equal(m.Voters, old.Voters)
-}
-
+// check refuses a mark that no honest parent sends.
 func (m Mark) check() error {
-	if m.AgeMillis < 0 || len(m.Path) == 0 || len(m.Path) > maxPath || len(m.Voters) > maxVoters || m.Path[0] != m.Leader {
-		return fmt.Errorf("%w: mark of %q", errMalformed, m.Leader)
+	switch {
+	case m.Leader == "" || len(m.Path) == 0 || m.Path[0] != m.Leader:
+		return errors.New("mark does not come from its leader")
+	case len(m.Path) > maxPath:
+		return fmt.Errorf("mark passed %d nodes, at most %d are allowed", len(m.Path), maxPath)
+	case len(m.Voters) > maxVoters:
+		return fmt.Errorf("mark lists %d voters, at most %d are allowed", len(m.Voters), maxVoters)
+	case m.AgeMillis < 0:
+		return errors.New("mark is from the future")
 	}
 	return nil
 }
 
-// request is the child's first and only message.
-type request struct {
-	Cursor event.Cursor `json:"cursor"`
-	// MarksOnly: Raft brings the log.
-	MarksOnly bool `json:"marksOnly,omitempty"`
-	// Whole asks for the whole state, because what the parent's log continues is
-	// not what this node holds.
-	Whole bool `json:"whole,omitempty"`
+// sameFacts reports whether only the progress differs, which a tick can carry.
+func (m Mark) sameFacts(o Mark) bool {
+	return m.Leader == o.Leader && m.Term == o.Term && slices.Equal(m.Voters, o.Voters) && slices.Equal(m.Path, o.Path)
 }
 
-// refusal turns a child away.
+// request is the only message of a child but for keep-alives.
+type request struct {
+	Cursor event.Cursor `json:"cursor"`
+	// MarksOnly: records come by other means.
+	MarksOnly bool `json:"marksOnly,omitempty"`
+	// Snapshot: the child's log did not fit the parent's; it wants the state.
+	Snapshot bool `json:"snapshot,omitempty"`
+}
+
+// reason is why a parent refuses a child.
+type reason string
+
+const (
+	reasonFull    reason = "full"
+	reasonLoop    reason = "loop"
+	reasonDeep    reason = "deep"
+	reasonHistory reason = "history"
+)
+
+// refusal is the last message to a child that is not taken.
 type refusal struct {
-	// Why is "full", "loop" or "behind".
-	Why string `json:"why"`
-	// Try names nodes that may have room.
+	Reason reason `json:"reason"`
+	// Try are nodes that may have room.
 	Try []ident.NodeID `json:"try,omitempty"`
 }
 
-// Error says it in a line.
-func (r refusal) Error() string { return "parent refuses: " + r.Why }
+func (r *refusal) Error() string {
+	switch r.Reason {
+	case reasonFull:
+		return "it has as many children as it may"
+	case reasonLoop:
+		return "it follows this node, directly or not"
+	case reasonDeep:
+		return "it is too far from the leader to be followed"
+	case reasonHistory:
+		return "its log is of another history"
+	}
+	return "it refused: " + string(r.Reason)
+}
 
-// kind is the first byte of a parent's frame.
+// kind is the first byte of a frame.
 type kind byte
 
 const (
-	kindRefusal kind = 'x' // JSON refusal; the last frame
-	kindMark    kind = 'm' // JSON mark
-	kindRecords kind = 'r' // records, each with a 4-byte length
-	kindState   kind = 's' // a piece of the whole state
-	kindEnd     kind = 'e' // the whole state is complete
+	kindRequest   kind = 'Q' // child to parent, JSON
+	kindKeepAlive kind = 'K' // child to parent, empty
+	kindRefusal   kind = 'N' // JSON
+	kindMark      kind = 'M' // JSON
+	kindTick      kind = 'T' // seq, index, age in milliseconds: the last mark, but newer
+	kindNoMark    kind = 'P' // empty: alive, but never heard a leader
+	kindRecords   kind = 'R' // length and bytes of each record
+	kindChunk     kind = 'C' // a piece of a snapshot
+	kindEnd       kind = 'E' // empty: the snapshot is whole
 )
 
-var errMalformed = errors.New("frame is malformed")
+var errBadFrame = errors.New("frame is not of follow/1")
 
-func writeFrame(w io.Writer, k kind, payload []byte) error {
-	return wire.WriteFrame(w, append([]byte{byte(k)}, payload...), maxFrame)
+// frame is one message, taken apart as far as its kind says.
+type frame struct {
+	kind    kind
+	request request
+	refusal refusal
+	// mark has only Seq, Index and AgeMillis in a tick.
+	mark    Mark
+	records [][]byte
+	chunk   []byte
 }
 
-func writeJSON(w io.Writer, k kind, v any) error {
-	payload, err := json.Marshal(v)
+func parseFrame(b []byte) (frame, error) {
+	if len(b) == 0 {
+		return frame{}, fmt.Errorf("%w: it is empty", errBadFrame)
+	}
+	f, body := frame{kind: kind(b[0])}, b[1:]
+	var err error
+	switch f.kind {
+	case kindRequest:
+		err = json.Unmarshal(body, &f.request)
+	case kindRefusal:
+		err = json.Unmarshal(body, &f.refusal)
+	case kindMark:
+		if err = json.Unmarshal(body, &f.mark); err == nil {
+			err = f.mark.check()
+		}
+	case kindTick:
+		f.mark, err = parseTick(body)
+	case kindRecords:
+		f.records, err = splitRecords(body)
+	case kindChunk:
+		f.chunk = body
+	case kindKeepAlive, kindNoMark, kindEnd:
+		if len(body) > 0 {
+			err = errors.New("it should be empty")
+		}
+	default:
+		err = fmt.Errorf("unknown kind %q", b[0])
+	}
 	if err != nil {
-		return err
+		return frame{}, fmt.Errorf("%w: %w", errBadFrame, err)
 	}
-	return writeFrame(w, k, payload)
+	return f, nil
 }
 
-func readFrame(r io.Reader) (kind, []byte, error) {
-	frame, err := wire.ReadFrame(r, maxFrame)
-	if err != nil {
-		return 0, nil, err
-	}
-	if len(frame) == 0 {
-		return 0, nil, fmt.Errorf("%w: empty", errMalformed)
-	}
-	return kind(frame[0]), frame[1:], nil
+func jsonFrame(k kind, v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	return append([]byte{byte(k)}, body...), err
 }
 
-func encodeRecords(records []history.Record) []byte {
-	var b []byte
+const tickBytes = 3 * 8
+
+func tickFrame(m Mark) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{byte(kindTick)}, m.Seq)
+	b = binary.BigEndian.AppendUint64(b, m.Index)
+	return binary.BigEndian.AppendUint64(b, uint64(m.AgeMillis))
+}
+
+func parseTick(b []byte) (Mark, error) {
+	if len(b) != tickBytes {
+		return Mark{}, fmt.Errorf("tick of %d bytes, want %d", len(b), tickBytes)
+	}
+	m := Mark{Seq: binary.BigEndian.Uint64(b), Index: binary.BigEndian.Uint64(b[8:]), AgeMillis: int64(binary.BigEndian.Uint64(b[16:]))}
+	if m.AgeMillis < 0 {
+		return Mark{}, errors.New("tick is from the future")
+	}
+	return m, nil
+}
+
+// recordFrames packs records into as few frames as their sizes allow.
+func recordFrames(records []history.Record) (frames [][]byte) {
+	b := []byte{byte(kindRecords)}
 	for _, r := range records {
-		raw := r.Bytes()
-		b = binary.BigEndian.AppendUint32(b, uint32(len(raw)))
-		b = append(b, raw...)
+		if len(b) > 1 && len(b)+4+len(r.Bytes()) > maxFrame {
+			frames = append(frames, b)
+			b = []byte{byte(kindRecords)}
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(len(r.Bytes())))
+		b = append(b, r.Bytes()...)
 	}
-	return b
+	return append(frames, b)
 }
 
-func decodeRecords(b []byte) ([]history.Record, error) {
-	var records []history.Record
+func splitRecords(b []byte) (records [][]byte, err error) {
 	for len(b) > 0 {
-		if len(b) < 4 || uint64(binary.BigEndian.Uint32(b)) > uint64(len(b)-4) {
-			return nil, fmt.Errorf("%w: records are cut", errMalformed)
+		if len(b) < 4 {
+			return nil, errors.New("it ends inside a length")
 		}
-		n := binary.BigEndian.Uint32(b)
-		r, err := history.ParseRecord(b[4 : 4+n])
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errMalformed, err)
+		n := uint64(binary.BigEndian.Uint32(b))
+		if b = b[4:]; n > uint64(len(b)) {
+			return nil, errors.New("it ends inside a record")
 		}
-		records, b = append(records, r), b[4+n:]
+		records = append(records, b[:n:n])
+		b = b[n:]
 	}
 	return records, nil
 }
 
-func decodeMark(b []byte) (Mark, error) {
-	var m Mark
-	if err := json.Unmarshal(b, &m); err != nil {
-		return Mark{}, fmt.Errorf("%w: %w", errMalformed, err)
+// readFrame reads and takes apart one frame.
+func readFrame(r *wireReader, limit int) (frame, error) {
+	b, err := wire.ReadFrame(r, limit)
+	if err != nil {
+		return frame{}, err
 	}
-	return m, m.check()
-}
-
-func decodeRefusal(b []byte) (refusal, error) {
-	var r refusal
-	if err := json.Unmarshal(b, &r); err != nil {
-		return refusal{}, fmt.Errorf("%w: %w", errMalformed, err)
-	}
-	r.Try = r.Try[:min(len(r.Try), maxTry)]
-	return r, nil
+	return parseFrame(b)
 }

@@ -80,7 +80,7 @@ func TestReplicasAgree(t *testing.T) {
 				r.Close()
 			}
 		}()
-		for range rapid.IntRange(2, 12).Draw(t, "rounds") {
+		for range rapid.IntRange(2, 8).Draw(t, "rounds") {
 			for range 1 + choice(4) {
 				l.next(1 + choice(5))
 			}

@@ -16,7 +16,7 @@ type feed struct {
 
 func (f *feed) tell() {
 	if f.next != nil {
-		_ = f.next
+		close(f.next)
 		f.next = nil
 	}
 	for c := range f.subscribers {

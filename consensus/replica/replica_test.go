@@ -326,15 +326,31 @@ func TestDamagedHistory(t *testing.T) {
 	if _, err := Open(r.dir, Options{}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("no history: %v", err)
 	}
-	_, other := filled(t, 40)
-	if err := other.Close(); err != nil {
+}
+
+// A checkpoint and a history that do not belong together are noticed, also when
+// both are whole and end with the same event.
+func TestHistoryOfAnother(t *testing.T) {
+	var dirs []string
+	for _, name := range []string{"a", "b"} {
+		l := newLeader(nil)
+		l.add(event.Batch{Actor: fleettest.Admin("ada"), Drafts: []event.Draft{event.GroupCreated{}.Draft(name)}})
+		r := openAt(t, t.TempDir(), Options{})
+		l.feed(t, r)
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		dirs = append(dirs, r.dir)
+	}
+	own := filepath.Join(dirs[0], "history")
+	if err := os.RemoveAll(own); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.CopyFS(filepath.Join(r.dir, "history"), os.DirFS(filepath.Join(other.dir, "history"))); err != nil {
+	if err := os.CopyFS(own, os.DirFS(filepath.Join(dirs[1], "history"))); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(r.dir, Options{}); !errors.Is(err, ErrDamaged) {
-		t.Errorf("another replica's history: %v", err)
+	if _, err := Open(dirs[0], Options{}); !errors.Is(err, ErrDamaged) {
+		t.Errorf("opened: %v", err)
 	}
 }
 

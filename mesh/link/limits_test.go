@@ -146,7 +146,7 @@ func TestOpenProtocolIsBoundedInBytesAndTime(t *testing.T) {
 func TestIdleTrafficOfAConnection(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("takes 65 s")
+		t.Skip("takes 35 s, one keep-alive and a bit")
 	}
 	f := newFleet(t)
 	a, b := f.member(), f.member()
@@ -154,8 +154,8 @@ func TestIdleTrafficOfAConnection(t *testing.T) {
 	a.Know(cable.endpoint())
 	mustEcho(t, mustOpen(t, a, b.ID(), echoProtocol), "x")
 	before := cable.bytes.Load()
-	time.Sleep(65 * time.Second)
-	each := float64(cable.bytes.Load()-before) / 2 / 65
+	time.Sleep(35 * time.Second)
+	each := float64(cable.bytes.Load()-before) / 2 / 35
 	t.Logf("payload bytes a second each way: %.2f", each)
 	if each > 10 {
 		t.Fatalf("%.1f B/s", each)

@@ -119,9 +119,8 @@ func (m *mesh) open(from, to ident.NodeID) (Stream, error) {
 		return nil, errors.New("unreachable")
 	}
 	a, b := net.Pipe()
-	slow := new(atomic.Int64)
-	near := &pipe{Conn: a, mesh: m, from: from, to: to, slow: slow}
-	far := &pipe{Conn: b, mesh: m, from: to, to: from, slow: slow}
+	near := &pipe{Conn: a, mesh: m, from: from, to: to, slow: new(atomic.Int64)}
+	far := &pipe{Conn: b, mesh: m, from: to, to: from, slow: new(atomic.Int64)}
 	m.pipes = append(m.pipes, near, far)
 	target := m.nodes[i]
 	go target.Handle(context.Background(), far)
@@ -136,6 +135,17 @@ func (m *mesh) sever(i, j int) {
 	for _, p := range m.pipes {
 		if p.from == id(i) && p.to == id(j) || p.from == id(j) && p.to == id(i) {
 			p.Close()
+		}
+	}
+}
+
+// slow makes each write of node i take d.
+func (m *mesh) slow(i int, d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pipes {
+		if p.from == id(i) {
+			p.slow.Store(int64(d))
 		}
 	}
 }
@@ -473,22 +483,45 @@ func TestRestartedViewerIsHeardAgain(t *testing.T) {
 	})
 }
 
-func TestBrokenPathIsReplacedAtOnce(t *testing.T) {
+func TestBrokenPathFarFromTheViewerIsReplacedAtOnce(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
-		m := newMesh(t, 4)
-		// 3 hangs below 2; the viewer is 0; 1 is another way round.
-		m.edges([2]int{1, 0}, [2]int{2, 0}, [2]int{2, 1}, [2]int{3, 2})
+		m := newMesh(t, 5)
+		// 4 has two ways to 1, and 1 one to the viewer.
+		m.edges([2]int{1, 0}, [2]int{2, 1}, [2]int{3, 1}, [2]int{4, 2}, [2]int{4, 3})
+		m.slow(4, 20*time.Millisecond) // so 2 and 3 hear from 1 first
 		defer m.nodes[0].Watch()()
 		after(3 * time.Second)
 		m.publish(1)
 		after(2 * time.Second)
 		m.wantAll(0, 1)
+		m.nodes[4].mu.Lock()
+		path := m.nodes[4].state.interests[id(0)].path.remote
+		m.nodes[4].mu.Unlock()
+		if path == id(2) {
+			m.kill(2)
+		} else {
+			m.kill(3)
+		}
+		m.publish(2)
+		after(time.Second) // less than a renewal
+		if got := m.nodes[0].Reports()[id(4)]; string(got.Data) != string(text(4, 2)) {
+			t.Fatalf("viewer has %s", got.Data)
+		}
+	})
+}
+
+func TestBrokenPathAtTheViewerIsReplacedAtOnce(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		m := newMesh(t, 4)
+		m.edges([2]int{1, 0}, [2]int{2, 0}, [2]int{2, 1}, [2]int{3, 2})
+		defer m.nodes[0].Watch()()
+		after(3 * time.Second)
 		m.sever(2, 0)
 		m.publish(2)
 		after(time.Second) // less than a renewal
 		m.wantAll(0, 2)
-		m.sever(2, 1)
 		m.join(2, 0)
+		m.sever(2, 1)
 		after(interestTTL)
 		m.publish(3)
 		after(2 * time.Second)
@@ -519,13 +552,7 @@ func TestSlowEdgeGetsTheLatest(t *testing.T) {
 		m.edges(line(3)...)
 		defer m.nodes[0].Watch()()
 		after(3 * time.Second)
-		m.mu.Lock()
-		for _, p := range m.pipes {
-			if p.from == id(1) && p.to == id(0) {
-				p.slow.Store(int64(5 * time.Second))
-			}
-		}
-		m.mu.Unlock()
+		m.slow(1, 5*time.Second)
 		before := m.bytes.Load()
 		const rounds = 600
 		for round := range rounds {

@@ -14,7 +14,8 @@ const (
 	// reportTTL is when a report is too old to be of use to anyone. An interest
 	// that has ended is remembered as long, so that a late copy cannot revive it.
 	reportTTL = 5 * time.Minute
-	// renewLeast is the least time between two own renewals that new edges cause.
+	// renewLeast is the least time between two own renewals that edges cause
+	// by coming and going.
 	renewLeast = time.Second
 	reportsMax = 4096
 	originsMax = 1024
@@ -80,17 +81,13 @@ func (st *state) interested(now time.Time) bool {
 	return false
 }
 
-// attach begins to use an edge: it is told of all live interests. If this node
-// looks, the graph has changed near the viewer: a renewal finds the new paths at
-// once. New edges in a quick row share one.
+// attach begins to use an edge: it is told of all live interests.
 func (st *state) attach(e *edge, now time.Time) {
 	st.edges[e] = struct{}{}
-	switch {
-	case st.watchers > 0 && now.Sub(st.askedAt) >= renewLeast:
-		st.renew(now)
-	case st.watchers > 0:
+	if st.watchers > 0 {
 		e.ask(st.self)
 	}
+	st.reroute(now)
 	for origin, i := range st.interests {
 		if i.expires.After(now) {
 			e.ask(origin)
@@ -98,9 +95,18 @@ func (st *state) attach(e *edge, now time.Time) {
 	}
 }
 
+// reroute is called when the graph has changed here. If this node looks, a
+// renewal finds the new paths at once; several changes in a row share one.
+func (st *state) reroute(now time.Time) {
+	if st.watchers > 0 && now.Sub(st.askedAt) >= renewLeast {
+		st.renew(now)
+	}
+}
+
 // detach ends an edge; paths over it move to edges that brought the same interest.
 func (st *state) detach(e *edge, now time.Time) {
 	delete(st.edges, e)
+	st.reroute(now)
 	for _, i := range st.interests {
 		delete(i.heard, e)
 		if i.path != e {

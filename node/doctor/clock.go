@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	fixClock = "sudo timedatectl set-ntp true"
+	fixClock    = "sudo timedatectl set-ntp true"
+	asNodesUser = "sudo skein doctor"
 	// firstPlausibleYear: mesh/join refuses to join with an earlier clock.
 	firstPlausibleYear = 2025
 	lastPlausibleYear  = 2100
@@ -56,10 +57,12 @@ func clockSynced(s ClockSync, err error) Check {
 
 // clockSkew compares with the peers of the running node. The median tells
 // whose clock is off: if it is this one, all peers differ in the same way.
-func clockSkew(r Running, isRunning bool) Check {
+func clockSkew(r answer) Check {
 	const name = "clock.skew"
 	switch {
-	case !isRunning:
+	case r.forbidden:
+		return Check{name, Skip, "this user may not ask the node that runs here", asNodesUser}
+	case !r.answered:
 		return Check{name, Skip, "no node runs here to compare clocks with its peers", "skein run"}
 	case len(r.Skews) == 0:
 		return Check{name, Skip, r.Name + " has not spoken to another robot yet", "skein node list"}

@@ -14,7 +14,11 @@
 // the command line imports this package.
 package doctor
 
-import "context"
+import (
+	"context"
+	"errors"
+	"io/fs"
+)
 
 // Status says how a check ended.
 type Status string
@@ -92,26 +96,21 @@ type Options struct {
 	// Interfaces limits the multicast check; empty means every interface that
 	// is up, not a loopback, and says that it can do multicast.
 	Interfaces []string
-	// Node asks the node that runs here; an error means that none answers.
+	// Node asks the node that runs here; an error means that none answers, and
+	// fs.ErrPermission that there is one which this user may not ask.
 	Node func(ctx context.Context) (Running, error)
 }
 
 // Run makes every check. It ends early only when ctx ends, and then the checks
 // that are missing are absent from the report.
 func Run(ctx context.Context, o Options) Report {
-	var running Running
-	isRunning := false
-	if o.Node != nil {
-		if r, err := o.Node(ctx); err == nil {
-			running, isRunning = r, true
-		}
-	}
+	node := ask(ctx, o)
 	steps := []func() []Check{
 		func() []Check {
 			return []Check{clockSet(o.Machine.Now(), o.Machine.BuiltAt), clockSynced(o.Machine.ClockSync())}
 		},
-		func() []Check { return []Check{clockSkew(running, isRunning)} },
-		func() []Check { return checkPorts(ctx, o.Ports, running) },
+		func() []Check { return []Check{clockSkew(node)} },
+		func() []Check { return checkPorts(ctx, o.Ports, node) },
 		func() []Check { return []Check{checkMulticast(ctx, o.Interfaces)} },
 		func() []Check { return checkDisk(o.Machine, o.Data) },
 		func() []Check { return []Check{checkMemory(o.Machine.Memory())} },
@@ -134,4 +133,18 @@ func Run(ctx context.Context, o Options) Report {
 		}
 	}
 	return report
+}
+
+// answer is what became of asking the node.
+type answer struct {
+	Running
+	answered, forbidden bool
+}
+
+func ask(ctx context.Context, o Options) answer {
+	if o.Node == nil {
+		return answer{}
+	}
+	r, err := o.Node(ctx)
+	return answer{r, err == nil, errors.Is(err, fs.ErrPermission)}
 }

@@ -84,13 +84,14 @@ func TestClockSkewTellsWhoseClockIsOff(t *testing.T) {
 		{[]int64{1, 2, 3_600_000}, Warn, "clock of r2 is 60 min off"},
 	}
 	for _, c := range cases {
-		r := Running{Name: "me"}
+		r := answer{Running: Running{Name: "me"}, answered: true}
 		for i, s := range c.skews {
 			r.Skews = append(r.Skews, Skew{fmt.Sprintf("r%d", i), s})
 		}
-		want(t, clockSkew(r, true), c.status, c.found)
+		want(t, clockSkew(r), c.status, c.found)
 	}
-	want(t, clockSkew(Running{}, false), Skip, "no node runs")
+	want(t, clockSkew(answer{}), Skip, "no node runs")
+	want(t, clockSkew(answer{forbidden: true}), Skip, "may not ask")
 }
 
 func TestPorts(t *testing.T) {
@@ -103,13 +104,14 @@ func TestPorts(t *testing.T) {
 	addr := held.Addr().String()
 	both := []string{"tcp", "udp"}
 
-	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, Running{}), Fail, "another program")
-	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, Running{Name: "gander", Ports: []uint16{port}}), OK, "running node gander")
-	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, Running{Name: "gander", Ports: []uint16{port + 1}}), Fail, "another program")
-	want(t, checkPort(t.Context(), Port{"http", "key.http", both, "127.0.0.1:0"}, Running{}), OK, "any free port")
-	want(t, checkPort(t.Context(), Port{"http", "key.http", both, "192.0.2.1:7780"}, Running{}), Fail, "no address of this machine")
+	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{}), Fail, "another program")
+	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{Running: Running{Name: "gander", Ports: []uint16{port}}, answered: true}), OK, "running node gander")
+	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{Running: Running{Name: "gander", Ports: []uint16{port + 1}}, answered: true}), Fail, "another program")
+	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{forbidden: true}), Skip, "maybe by the node")
+	want(t, checkPort(t.Context(), Port{"http", "key.http", both, "127.0.0.1:0"}, answer{}), OK, "any free port")
+	want(t, checkPort(t.Context(), Port{"http", "key.http", both, "192.0.2.1:7780"}, answer{}), Fail, "no address of this machine")
 	for _, bad := range []string{"7780", ":x", ":70000", ""} {
-		want(t, checkPort(t.Context(), Port{"http", "key.http", both, bad}, Running{}), Fail, "no host:port")
+		want(t, checkPort(t.Context(), Port{"http", "key.http", both, bad}, answer{}), Fail, "no host:port")
 	}
 
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -117,7 +119,7 @@ func TestPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	c := checkPort(t.Context(), Port{"gossip", "key.gossip", []string{"udp"}, udp.LocalAddr().String()}, Running{})
+	c := checkPort(t.Context(), Port{"gossip", "key.gossip", []string{"udp"}, udp.LocalAddr().String()}, answer{})
 	want(t, c, Fail, "(udp) is held")
 	if !strings.Contains(c.Fix, "ss -lunp") {
 		t.Errorf("fix %q does not look for a UDP socket", c.Fix)
@@ -125,7 +127,7 @@ func TestPorts(t *testing.T) {
 
 	free := addr
 	held.Close()
-	want(t, checkPort(t.Context(), Port{"http", "key.http", []string{"tcp"}, free}, Running{}), OK, "is free")
+	want(t, checkPort(t.Context(), Port{"http", "key.http", []string{"tcp"}, free}, answer{}), OK, "is free")
 }
 
 // The loopback interface carries multicast when it is named, which lets this

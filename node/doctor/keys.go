@@ -31,7 +31,7 @@ func judgeKey(o Options, key ident.Key, err error) Check {
 	case errors.Is(err, fs.ErrNotExist):
 		return Check{name, Warn, "this robot has no key yet: it has not joined a fleet", fmt.Sprintf("skein join TOKEN --data %s", o.Data)}
 	case errors.Is(err, fs.ErrPermission):
-		return Check{name, Skip, fmt.Sprintf("this user may not read %s", o.KeyFile), "sudo skein doctor"}
+		return Check{name, Skip, fmt.Sprintf("this user may not read %s", o.KeyFile), asNodesUser}
 	case errors.Is(err, ident.ErrKeyExposed):
 		return Check{name, Fail, fmt.Sprintf("%s can be read by others", o.KeyFile), "chmod 600 " + o.KeyFile}
 	case errors.Is(err, ident.ErrKeyDamaged):
@@ -53,7 +53,7 @@ func checkMembership(o Options, key ident.Key) Check {
 	case errors.Is(err, fs.ErrNotExist):
 		return Check{name, Warn, "this robot has not joined a fleet yet", fmt.Sprintf("skein join TOKEN --data %s", o.Data)}
 	case errors.Is(err, fs.ErrPermission):
-		return Check{name, Skip, fmt.Sprintf("this user may not read %s", o.MembershipFile), "sudo skein doctor"}
+		return Check{name, Skip, fmt.Sprintf("this user may not read %s", o.MembershipFile), asNodesUser}
 	}
 	return Check{name, Fail, oneLine(err), rejoin}
 }

@@ -12,15 +12,15 @@ import (
 
 // checkPorts tries to listen where the node will. A port that the running node
 // holds is fine; anybody else's is not.
-func checkPorts(ctx context.Context, ports []Port, running Running) []Check {
+func checkPorts(ctx context.Context, ports []Port, node answer) []Check {
 	checks := make([]Check, 0, len(ports))
 	for _, p := range ports {
-		checks = append(checks, checkPort(ctx, p, running))
+		checks = append(checks, checkPort(ctx, p, node))
 	}
 	return checks
 }
 
-func checkPort(ctx context.Context, p Port, running Running) Check {
+func checkPort(ctx context.Context, p Port, node answer) Check {
 	name := "port." + p.Name
 	_, portText, err := net.SplitHostPort(p.Addr)
 	number, numberErr := strconv.ParseUint(portText, 10, 16)
@@ -32,16 +32,18 @@ func checkPort(ctx context.Context, p Port, running Running) Check {
 	}
 	for _, network := range p.Networks {
 		if err := tryListen(ctx, network, p.Addr); err != nil {
-			return portTrouble(name, network, p, uint16(number), running, err)
+			return portTrouble(name, network, p, uint16(number), node, err)
 		}
 	}
 	return Check{name, OK, fmt.Sprintf("%s is free", p.Addr), ""}
 }
 
-func portTrouble(name, network string, p Port, number uint16, running Running, err error) Check {
+func portTrouble(name, network string, p Port, number uint16, node answer, err error) Check {
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE) && slices.Contains(running.Ports, number):
-		return Check{name, OK, fmt.Sprintf("%s is held by the running node %s", p.Addr, running.Name), ""}
+	case errors.Is(err, syscall.EADDRINUSE) && slices.Contains(node.Ports, number):
+		return Check{name, OK, fmt.Sprintf("%s is held by the running node %s", p.Addr, node.Name), ""}
+	case errors.Is(err, syscall.EADDRINUSE) && node.forbidden:
+		return Check{name, Skip, fmt.Sprintf("%s is held, maybe by the node, which this user may not ask", p.Addr), asNodesUser}
 	case errors.Is(err, syscall.EADDRINUSE):
 		flag := "-ltnp"
 		if network == "udp" {

@@ -99,7 +99,7 @@ func New(cfg Config) (*Gateway, error) {
 
 // assemble makes a gateway of listeners that are there already.
 func assemble(cfg Config, tcp, control net.Listener) (*Gateway, error) {
-	allow := func(origin string) bool { return fleetOrigin(origin, origins(cfg.Fleet.Look())) }
+	allow := func(origin string) bool { return fleetOrigin(origin, cfg.Fleet.Nodes().Nodes) }
 	rests, err := rest.New(rest.Config{
 		Root: cfg.Root, Version: cfg.Version, Auth: cfg.Auth, Fleet: cfg.Fleet, Events: cfg.Events,
 		Proposer: cfg.Proposer, Node: cfg.Node, AllowOrigin: allow, Now: time.Now, Log: cfg.Log,

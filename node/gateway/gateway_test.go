@@ -42,7 +42,7 @@ type node struct {
 	propose func(context.Context) error
 
 	mu    sync.Mutex
-	peers []view.Peer
+	nodes []view.Node
 	left  bool
 }
 
@@ -69,14 +69,14 @@ func (n *node) OpenLogin(context.Context, ident.NodeID) (net.Conn, error) {
 }
 
 func (n *node) Look() view.Picture {
+	return view.Picture{Fleet: view.Fleet{Name: "geese", AsOf: view.AsOf{Cursor: view.Cursor{History: "h", Seq: 3, Hash: "x"}}}}
+}
+
+func (n *node) Nodes() view.Nodes {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return view.Picture{
-		Fleet: view.Fleet{Name: "geese", AsOf: view.AsOf{Cursor: view.Cursor{History: "h", Seq: 3, Hash: "x"}}},
-		Peers: n.peers,
-	}
+	return view.Nodes{Nodes: n.nodes}
 }
-func (n *node) Nodes() view.Nodes                { return view.Nodes{} }
 func (n *node) Raft() view.Raft                  { return view.Raft{} }
 func (n *node) Watch() (<-chan struct{}, func()) { return nil, func() {} }
 
@@ -261,7 +261,7 @@ func TestRoutesOfStrangersMakeNoMetrics(t *testing.T) {
 func TestTheConsoleConnectsThroughEverything(t *testing.T) {
 	s := serveNode(t, nil)
 	s.node.mu.Lock()
-	s.node.peers = []view.Peer{{ID: "other", HTTP: "http://192.0.2.9:7780"}}
+	s.node.nodes = []view.Node{{ID: "other", State: view.Dead, Addrs: []string{"192.0.2.9"}, HTTPPort: 7780}}
 	s.node.mu.Unlock()
 	dial := func(origin string) (*websocket.Conn, *http.Response, error) {
 		return websocket.Dial(t.Context(), s.base+"/api/v1/ws", &websocket.DialOptions{
@@ -676,18 +676,24 @@ func TestStoppingIsBounded(t *testing.T) {
 }
 
 func TestFleetOrigins(t *testing.T) {
-	peers := []view.Peer{
-		{ID: "abc", Name: "Lekiwi-1", HTTP: "http://192.0.2.9:7780"}, {ID: "v6", HTTP: "http://[2001:db8::9]:7780"},
-		{ID: "dev", HTTP: "http://127.0.0.1:7783"}, {ID: "hidden", HTTP: ""}, {ID: "broken", HTTP: "http://%"},
+	nodes := []view.Node{
+		{ID: "abc", Name: "Lekiwi-1", Addrs: []string{"192.0.2.9", "2001:db8::9"}, HTTPPort: 7780},
+		{ID: "dead", State: view.Dead, Addrs: []string{"192.0.2.8"}, HTTPPort: 7783},
+		{ID: "bad", Revoked: true, Addrs: []string{"192.0.2.66"}, HTTPPort: 7780},
+		{ID: "web", Addrs: []string{"192.0.2.80"}, HTTPPort: 80},
+		{ID: "hidden", Addrs: []string{"192.0.2.7"}},
 	}
 	for origin, want := range map[string]bool{
-		"http://192.0.2.9:7780": true, "HTTP://192.0.2.9:7780": true, "http://[2001:DB8::9]:7780": true,
-		"http://abc.local:7780": true, "http://lekiwi-1.local:7780": true, "http://localhost:7783": true, "http://[::1]:7783": true,
-		"https://192.0.2.9:7780": false, "http://192.0.2.9:7781": false, "http://192.0.2.9": false, "http://localhost:7780": false,
+		"http://192.0.2.9:7780": true, "HTTP://192.0.2.9:7780": true, "http://[2001:DB8::9]:7780": true, "http://[::ffff:192.0.2.9]:7780": true,
+		"http://abc.local:7780": true, "http://lekiwi-1.local:7780": true, "http://192.0.2.8:7783": true, "http://192.0.2.80": true,
+		"http://localhost:7783": true, "http://[::1]:7783": true, "http://127.0.0.1:7780": true,
+		"https://192.0.2.9:7780": false, "http://192.0.2.9:7781": false, "http://192.0.2.9": false, "http://localhost:7781": false,
+		"http://192.0.2.66:7780": false, "http://192.0.2.7:0": false, "http://192.0.2.7": false, "http://192.0.2.8:7780": false,
 		"http://192.0.2.10:7780": false, "http://abc.local.evil.io:7780": false, "http://evil.local:7780": false, "http://.local:7780": false,
+		"http://hidden.local": false, "ftp://192.0.2.9:7780": false, "http://192.0.2.9:7780@evil.io": false,
 		"null": false, "": false, "http://": false, "file://": false, "%": false,
 	} {
-		if got := fleetOrigin(origin, peers); got != want {
+		if got := fleetOrigin(origin, nodes); got != want {
 			t.Errorf("origin %q: %v, want %v", origin, got, want)
 		}
 	}

@@ -54,6 +54,9 @@ func New(t testing.TB, n int) *Rig {
 		dropped: drops{},
 		spare:   netip.AddrFrom4([4]byte{10, 77, 1, 0}),
 	}
+	// Made before the clean-up is registered, so that it is still there when the
+	// clean-up shows the logs.
+	t.ArtifactDir()
 	t.Cleanup(r.close)
 	if err := r.makeSwitch(); err != nil {
 		unavailable(t, fmt.Sprintf("needs the right to make network namespaces and bridges: %v", err))

@@ -109,9 +109,10 @@ func (d *diary) write(t *testing.T, at *Robot, n int) {
 	c := d.fleet.Client(at)
 	id := d.id(t, at)
 	for range n {
-		d.n++
-		value := fmt.Sprintf("v%d", d.n)
 		rig.Wait(t, settle, "a write is acknowledged", func() error {
+			// A new value each time: the one before may have been decided after all.
+			d.n++
+			value := fmt.Sprintf("v%d", d.n)
 			ctx, cancel := context.WithTimeout(t.Context(), askTimeout)
 			defer cancel()
 			seq, err := Write(ctx, c, id, value)
@@ -223,7 +224,10 @@ func TestRevokedRobotIsCutEverywhere(t *testing.T) {
 	}
 	decode(t, f.Admin("fleet", "enrolment", "list", "--json"), &enrolment)
 	for _, e := range enrolment.Enrolments {
-		f.Admin("fleet", "enrolment", "revoke", e.ID, "--yes")
+		f.Admin("fleet", "enrolment", "revoke", e.ID)
+	}
+	if !strings.Contains(thief.Process.Log(), "this robot was revoked") {
+		t.Errorf("the revoked robot does not say so:\n%s", thief.Process.Log())
 	}
 	thief.Kill()
 	if _, err := thief.Run("rm", "-rf", filepath.Join(thief.Dir, "data")); err != nil {

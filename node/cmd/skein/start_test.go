@@ -18,6 +18,7 @@ import (
 	"skein/node/config"
 	"skein/node/doctor"
 	"skein/node/gateway/view"
+	"skein/sim/live"
 )
 
 // started is a shell whose starters note what they were asked.
@@ -102,6 +103,37 @@ func TestDevOptions(t *testing.T) {
 	if s.calls != 0 {
 		t.Error("a fleet was started with wrong options")
 	}
+}
+
+func TestDevControls(t *testing.T) {
+	s := newStarted(t)
+	fleet := []DevRobot{{Name: "robot-1", HTTP: "http://127.0.0.1:7780"}, {Name: "robot-2"}}
+	var asked []string
+	start := s.with
+	s.with = func(a *app) {
+		start(a)
+		a.starters.CommandDev = func(_ context.Context, data, action, robot string) ([]DevRobot, error) {
+			asked = append(asked, strings.TrimSpace(action+" "+robot)+" in "+data)
+			return fleet, s.err
+		}
+	}
+	s.run("dev", "list").want(t, exitOK, "robot-1", "http://127.0.0.1:7780", "robot-2", "dead")
+	s.run("dev", "add").want(t, exitOK)
+	s.run("dev", "kill", "robot-2", "--data", "/d").want(t, exitOK)
+	s.run("dev", "start", "robot-2").want(t, exitOK)
+	if want := "list in .skein, add in .skein, kill robot-2 in /d, start robot-2 in .skein"; strings.Join(asked, ", ") != want {
+		t.Errorf("asked %q\nwant  %q", asked, want)
+	}
+	var listed struct{ Robots []DevRobot }
+	if out := s.run("dev", "list", "--json").out; json.Unmarshal([]byte(out), &listed) != nil || len(listed.Robots) != 2 {
+		t.Errorf("got %q", out)
+	}
+	s.run("dev", "kill").want(t, exitUsage, "ROBOT is missing")
+	s.run("dev", "explode").want(t, exitUsage, "explode")
+	s.err = fmt.Errorf("%w: robot-9; `skein dev list` shows the robots", live.ErrNoSuchRobot)
+	s.run("dev", "kill", "robot-9").want(t, exitNotFound, "robot-9")
+	s.err = fmt.Errorf("%w; start one", live.ErrNotRunning)
+	s.run("dev", "list").want(t, exitUnreachable, "start one")
 }
 
 func TestFleetInit(t *testing.T) {
