@@ -23,9 +23,17 @@ import (
 
 const raftProtocol link.Protocol = "/skein/raft/1"
 
-// recentContact is how fresh the leader's last word must be for a voter to
-// count on Raft to bring it the log, rather than follow someone.
-const recentContact = 5 * time.Second
+const (
+	// recentContact is how fresh the leader's last word must be for a voter to
+	// take it for the leader still.
+	recentContact = 5 * time.Second
+	// raftAlone is how long a voter that hears no leader counts on Raft alone to
+	// bring it the log. It must not run ahead of its own Raft log, or a crash
+	// would leave one that lacks what the node has applied. Only one that was
+	// removed while it was away, and so will never hear a leader again, needs
+	// to follow somebody to learn that.
+	raftAlone = 30 * time.Second
+)
 
 // seat is this node's place among the voters: empty, or taken by a Raft group.
 // It is taken when an admin has approved the node, and given up when the leader
@@ -40,6 +48,7 @@ type seat struct {
 
 	mu     sync.Mutex
 	group  *raftgroup.Group // nil while empty
+	since  time.Time        // when group took the seat
 	turned chan struct{}    // closed when group, or its status, changes
 }
 
@@ -67,7 +76,7 @@ func (v *seat) current() *raftgroup.Group {
 // put takes or empties the seat.
 func (v *seat) put(g *raftgroup.Group) {
 	v.mu.Lock()
-	v.group = g
+	v.group, v.since = g, time.Now()
 	v.mu.Unlock()
 	v.turn()
 }
@@ -185,8 +194,7 @@ func (v *seat) status() (raftgroup.Status, bool) {
 }
 
 // Leader is who leads as far as Raft here knows: false without a seat, and when
-// the leader has not been heard for a while, so that Raft cannot be counted on
-// to bring the log.
+// the leader has not been heard for a while.
 func (v *seat) Leader() (ident.NodeID, bool) {
 	s, ok := v.status()
 	if !ok || s.Leader == "" || !slices.Contains(s.Voters, v.id) {
@@ -199,14 +207,22 @@ func (v *seat) Leader() (ident.NodeID, bool) {
 func (v *seat) standing() follow.Standing {
 	s, ok := v.status()
 	if !ok {
-		return follow.Standing{}
+		// A voter that has just started waits for its seat: see raftAlone.
+		return follow.Standing{Fed: v.me().Voter}
 	}
-	_, fed := v.Leader()
-	out := follow.Standing{Fed: fed, Leader: s.Leader, Term: s.Term, Index: s.Commit, Voters: s.Voters}
+	out := follow.Standing{Fed: v.fed(s), Leader: s.Leader, Term: s.Term, Index: s.Commit, Voters: s.Voters}
 	if s.State == raftgroup.Leader && !s.Ready {
 		out.Leader = "" // it has not applied yet what was decided before its term
 	}
 	return out
+}
+
+// fed reports whether Raft, and nobody else, brings this node the log.
+func (v *seat) fed(s raftgroup.Status) bool {
+	v.mu.Lock()
+	sitting := time.Since(v.since)
+	v.mu.Unlock()
+	return s.Member(v.id) && (s.State == raftgroup.Leader || sitting < raftAlone || s.LastContact >= 0 && s.LastContact < raftAlone)
 }
 
 // Submit implements propose.Group.

@@ -43,8 +43,7 @@ type codec struct {
 
 	// decoding
 	text    []byte
-	members [maxMembers]member
-	count   int
+	members []member
 
 	// encoding
 	out []byte
@@ -55,7 +54,7 @@ type codec struct {
 
 // decode reads text as an object whose fields are those that fields names.
 func (c *codec) decode(text []byte, id string, fields func(*codec)) *Fault {
-	*c = codec{mode: decoding, id: id, text: text}
+	*c = codec{mode: decoding, id: id, text: text, members: make([]member, 0, usualMembers)}
 	if fault := c.scan(); fault != nil {
 		return fault
 	}
@@ -63,8 +62,8 @@ func (c *codec) decode(text []byte, id string, fields func(*codec)) *Fault {
 	if c.fault != nil {
 		return c.fault
 	}
-	for i := range c.count {
-		if m := &c.members[i]; !m.used {
+	for _, m := range c.members {
+		if !m.used {
 			return &Fault{Code: CodeInvalid, Path: c.part(m.name), Message: "is not a field of this type, or is there twice", Next: "remove it, or see `skein events types`"}
 		}
 	}
@@ -76,12 +75,11 @@ func (c *codec) scan() *Fault {
 	var fault *Fault
 	s := scanner{text: c.text}
 	ok := s.object(0, func(name, value span) bool {
-		if c.count == maxMembers {
+		if len(c.members) == maxMembers {
 			fault = &Fault{Code: CodeInvalid, Message: "has too many fields", Next: "see `skein events types`"}
 			return false
 		}
-		c.members[c.count] = member{name: name, value: value}
-		c.count++
+		c.members = append(c.members, member{name: name, value: value})
 		return true
 	})
 	if fault == nil && (!ok || !s.end()) {
@@ -111,7 +109,7 @@ func (c *codec) find(name string, required bool) ([]byte, bool) {
 	if c.fault != nil {
 		return nil, false
 	}
-	for i := range c.count {
+	for i := range c.members {
 		if m := &c.members[i]; !m.used && string(c.text[m.name.from:m.name.to]) == name {
 			m.used = true
 			return c.text[m.value.from:m.value.to], true

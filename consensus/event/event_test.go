@@ -31,7 +31,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%s: %v", d.Type, err)
 			continue
 		}
-		if again := Encode(p); !bytes.Equal(again, d.Data) {
+		if again := Encode(p, 0); !bytes.Equal(again, d.Data) {
 			t.Errorf("%s: encoded again %s, first %s", d.Type, again, d.Data)
 		}
 		if reflect.ValueOf(p).Elem().NumField() > 0 && reflect.ValueOf(p).Elem().IsZero() {
@@ -54,7 +54,7 @@ func TestCanonicalForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(Encode(p)), `{"set":{"a":"x","b":"é/"}}`; got != want {
+	if got, want := string(Encode(p, 0)), `{"set":{"a":"x","b":"é/"}}`; got != want {
 		t.Errorf("canonical form %s, want %s", got, want)
 	}
 }

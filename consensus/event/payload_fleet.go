@@ -14,7 +14,7 @@ type Payload interface {
 }
 
 func draft(typ, stream string, p Payload) Draft {
-	return Draft{Stream: stream, Type: typ, Schema: schemaOf(typ), Data: encodePayload(nil, p)}
+	return Draft{Stream: stream, Type: typ, Schema: schemaOf(typ), Data: Encode(p, 0)}
 }
 
 // FleetCreated is the first event of every log.

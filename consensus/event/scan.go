@@ -13,6 +13,9 @@ import (
 // maxMembers is the most fields an object of a payload or an envelope may have.
 const maxMembers = 16
 
+// usualMembers is how many most objects have.
+const usualMembers = 6
+
 // maxDepth bounds nesting.
 const maxDepth = 8
 

@@ -107,8 +107,11 @@ func (e Event) Decode() (Payload, error) {
 	return p, nil
 }
 
-// Encode is the canonical JSON of a payload.
-func Encode(p Payload) json.RawMessage { return encodePayload(nil, p) }
+// Encode is the canonical JSON of a payload. About how many bytes it has may be
+// known; 0 if not.
+func Encode(p Payload, about int) json.RawMessage {
+	return encodePayload(make([]byte, 0, about), p)
+}
 
 func encodePayload(b []byte, p Payload) []byte {
 	c := codec{mode: encoding, out: append(b, '{')}

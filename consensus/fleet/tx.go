@@ -189,7 +189,7 @@ func (tx *Tx) decide(b event.Batch, now time.Time) ([]event.Event, *event.Fault)
 			Stream: d.Stream, Version: version + 1,
 			Type: d.Type, Schema: max(d.Schema, 1),
 			Actor: b.Actor, Cause: d.Cause, Producer: b.Producer,
-			Data: event.Encode(payload),
+			Data: event.Encode(payload, len(d.Data)),
 		}
 		if fault := tx.allowed(&e, payload); fault != nil {
 			return nil, fault.In(event.DraftPath(i))

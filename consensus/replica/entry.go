@@ -16,6 +16,9 @@ const MaxEntryBytes = 2 << 20
 // ErrBadEntry: the bytes are no entry of this build's format.
 var ErrBadEntry = errors.New("log entry is not readable")
 
+// smallestBatch is the fewest bytes of an encoded batch.
+const smallestBatch = 7
+
 // entryVersion is the first byte of an encoded entry.
 const entryVersion = 1
 
@@ -105,6 +108,7 @@ func DecodeEntry(b []byte) (Entry, error) {
 	r := reader{rest: b[1:]}
 	e := Entry{TimeMillis: int64(r.number(event.MaxTimeMillis))}
 	count := r.number(event.MaxDrafts)
+	e.Batches = make([]event.Batch, 0, min(count, uint64(len(b)/smallestBatch)))
 	left := uint64(event.MaxDrafts)
 	for range count {
 		batch := r.batch(left)

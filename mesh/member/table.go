@@ -111,7 +111,7 @@ func newTable(self ident.NodeID, refused func(ident.NodeID) error) *table {
 		changed:  make(chan struct{}, 1),
 		lost:     make(chan struct{}, 1),
 		stranger: make(chan struct{}, 1),
-		rows:    make(map[string]*row),
+		rows:     make(map[string]*row),
 	}
 }
 

@@ -163,6 +163,7 @@ func (s *Service) detach(e *edge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.detach(e, time.Now())
+	raise(s.retime)
 }
 
 // write sends what is due, one frame each frameEvery at most.

@@ -33,6 +33,8 @@ type mesh struct {
 	mu    sync.Mutex
 	cut   map[[2]ident.NodeID]bool
 	pipes []*pipe
+
+	handling sync.WaitGroup
 }
 
 type member struct {
@@ -109,6 +111,7 @@ func (m *mesh) stop() {
 	for _, n := range m.nodes {
 		<-n.done
 	}
+	m.handling.Wait() // every edge must end with its node
 }
 
 func (m *mesh) open(from, to ident.NodeID) (Stream, error) {
@@ -123,7 +126,7 @@ func (m *mesh) open(from, to ident.NodeID) (Stream, error) {
 	far := &pipe{Conn: b, mesh: m, from: to, to: from, slow: new(atomic.Int64)}
 	m.pipes = append(m.pipes, near, far)
 	target := m.nodes[i]
-	go target.Handle(context.Background(), far)
+	m.handling.Go(func() { target.Handle(context.Background(), far) })
 	return near, nil
 }
 
@@ -139,12 +142,12 @@ func (m *mesh) sever(i, j int) {
 	}
 }
 
-// slow makes each write of node i take d.
-func (m *mesh) slow(i int, d time.Duration) {
+// slow makes each write of node i to node j take d.
+func (m *mesh) slow(i, j int, d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.pipes {
-		if p.from == id(i) {
+		if p.from == id(i) && p.to == id(j) {
 			p.slow.Store(int64(d))
 		}
 	}
@@ -279,6 +282,13 @@ func TestEachReportCrossesEachPathOnce(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		m := newMesh(t, 5)
 		m.edges(clique(5)...)
+		for i := 1; i < 5; i++ { // so all hear from the viewer first
+			for j := range i {
+				m.slow(i, j, 20*time.Millisecond)
+				m.slow(j, i, 20*time.Millisecond)
+			}
+			m.slow(0, i, 0)
+		}
 		defer m.nodes[0].Watch()()
 		after(5 * time.Second)
 		before := m.bytes.Load()
@@ -293,6 +303,18 @@ func TestEachReportCrossesEachPathOnce(t *testing.T) {
 			t.Fatalf("%.0f bytes a report: it travels more than once", perReport)
 		}
 		m.wantAll(0, rounds-1)
+	})
+}
+
+func TestInterestIsNotSentBack(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		m := newMesh(t, 2)
+		m.edges(line(2)...)
+		defer m.nodes[0].Watch()()
+		after(10*renewEvery - time.Second)
+		if n := m.bytes.Load(); n == 0 || n > 10*130 {
+			t.Fatalf("%d bytes for ten renewals over one edge", n)
+		}
 	})
 }
 
@@ -488,7 +510,8 @@ func TestBrokenPathFarFromTheViewerIsReplacedAtOnce(t *testing.T) {
 		m := newMesh(t, 5)
 		// 4 has two ways to 1, and 1 one to the viewer.
 		m.edges([2]int{1, 0}, [2]int{2, 1}, [2]int{3, 1}, [2]int{4, 2}, [2]int{4, 3})
-		m.slow(4, 20*time.Millisecond) // so 2 and 3 hear from 1 first
+		m.slow(4, 2, 20*time.Millisecond) // so 2 and 3 hear from 1 first
+		m.slow(4, 3, 20*time.Millisecond)
 		defer m.nodes[0].Watch()()
 		after(3 * time.Second)
 		m.publish(1)
@@ -514,6 +537,7 @@ func TestBrokenPathAtTheViewerIsReplacedAtOnce(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		m := newMesh(t, 4)
 		m.edges([2]int{1, 0}, [2]int{2, 0}, [2]int{2, 1}, [2]int{3, 2})
+		m.slow(0, 1, 20*time.Millisecond) // so 1 has its path over 2
 		defer m.nodes[0].Watch()()
 		after(3 * time.Second)
 		m.sever(2, 0)
@@ -552,7 +576,7 @@ func TestSlowEdgeGetsTheLatest(t *testing.T) {
 		m.edges(line(3)...)
 		defer m.nodes[0].Watch()()
 		after(3 * time.Second)
-		m.slow(1, 5*time.Second)
+		m.slow(1, 0, 5*time.Second)
 		before := m.bytes.Load()
 		const rounds = 600
 		for round := range rounds {
@@ -873,7 +897,8 @@ func TestAttemptsBackOff(t *testing.T) {
 func TestHandleAfterTheEndReturns(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		m := newMesh(t, 1)
-		m.stop()
+		m.nodes[0].stop()
+		<-m.nodes[0].done
 		near, far := net.Pipe()
 		m.nodes[0].Handle(context.Background(), &pipe{Conn: near, mesh: m, to: id(9), slow: new(atomic.Int64)})
 		if _, err := far.Read(make([]byte, 1)); err != io.EOF {

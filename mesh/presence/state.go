@@ -14,8 +14,7 @@ const (
 	// reportTTL is when a report is too old to be of use to anyone. An interest
 	// that has ended is remembered as long, so that a late copy cannot revive it.
 	reportTTL = 5 * time.Minute
-	// renewLeast is the least time between two own renewals that edges cause
-	// by coming and going.
+	// renewLeast is the least time between two own renewals.
 	renewLeast = time.Second
 	reportsMax = 4096
 	originsMax = 1024
@@ -27,11 +26,11 @@ type state struct {
 	self ident.NodeID
 	boot uint64
 	// watchers is how many viewers this node has; asked is the newest own
-	// interest, renewed at askedAt.
-	watchers int
-	asked    uint64
-	askedAt  time.Time
-	said     uint64 // number of own reports
+	// interest, of askedAt; the next is due at renewAt.
+	watchers         int
+	asked            uint64
+	askedAt, renewAt time.Time
+	said             uint64 // number of own reports
 
 	interests map[ident.NodeID]*interest
 	reports   map[ident.NodeID]*entry
@@ -87,7 +86,6 @@ func (st *state) attach(e *edge, now time.Time) {
 	if st.watchers > 0 {
 		e.ask(st.self)
 	}
-	st.reroute(now)
 	for origin, i := range st.interests {
 		if i.expires.After(now) {
 			e.ask(origin)
@@ -95,18 +93,14 @@ func (st *state) attach(e *edge, now time.Time) {
 	}
 }
 
-// reroute is called when the graph has changed here. If this node looks, a
-// renewal finds the new paths at once; several changes in a row share one.
-func (st *state) reroute(now time.Time) {
-	if st.watchers > 0 && now.Sub(st.askedAt) >= renewLeast {
-		st.renew(now)
-	}
-}
-
-// detach ends an edge; paths over it move to edges that brought the same interest.
+// detach ends an edge; paths over it move to edges that brought the same
+// interest. If this node looks, its next renewal is due: others may have had
+// their path over this edge. Several changes in a row share one.
 func (st *state) detach(e *edge, now time.Time) {
 	delete(st.edges, e)
-	st.reroute(now)
+	if soon := st.askedAt.Add(renewLeast); soon.Before(st.renewAt) {
+		st.renewAt = soon
+	}
 	for _, i := range st.interests {
 		delete(i.heard, e)
 		if i.path != e {
@@ -154,7 +148,7 @@ func (st *state) setPath(i *interest, e *edge) {
 // renew makes the own interest newer and tells every edge.
 func (st *state) renew(now time.Time) {
 	st.asked++
-	st.askedAt = now
+	st.askedAt, st.renewAt = now, now.Add(renewEvery)
 	for e := range st.edges {
 		e.ask(st.self)
 	}
@@ -309,10 +303,10 @@ func (st *state) tick(now time.Time) (next time.Time) {
 		}
 	}
 	if st.watchers > 0 {
-		if !now.Before(st.askedAt.Add(renewEvery)) {
+		if !now.Before(st.renewAt) {
 			st.renew(now)
 		}
-		sooner(st.askedAt.Add(renewEvery))
+		sooner(st.renewAt)
 	}
 	for origin, i := range st.interests {
 		switch forget := i.expires.Add(reportTTL); {

@@ -240,7 +240,9 @@ func TestAnswersThatAreNotANodes(t *testing.T) {
 	cases := map[string]http.HandlerFunc{
 		"html":       func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>hello</html>") },
 		"html error": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "gone", 404) },
-		"redirect":   func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", 302) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound)
+		},
 		"other JSON": func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 200, []int{1}) },
 		"damaged problem": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/problem+json")

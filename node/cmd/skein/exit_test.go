@@ -157,6 +157,23 @@ func TestErrorsAreOnePrintableLine(t *testing.T) {
 	}
 }
 
+func TestExplainAddsWhatTheErrorCannotKnow(t *testing.T) {
+	cases := []struct {
+		err  error
+		want string
+	}{
+		{&view.Problem{Path: "drafts[0].data.name", Detail: "is too long", Next: "shorten it"}, "drafts[0].data.name is too long; shorten it"},
+		{fmt.Errorf("%w at x: %w: EOF", client.ErrUnreachable, client.ErrMaybeDone), "look at the fleet before you try again"},
+		{fmt.Errorf("%w at x: %w", client.ErrUnreachable, fs.ErrPermission), "for example with sudo"},
+		{errors.New("plain"), "plain"},
+	}
+	for _, c := range cases {
+		if got := explain(c.err); !strings.HasSuffix(got, c.want) {
+			t.Errorf("got %q, want it to end with %q", got, c.want)
+		}
+	}
+}
+
 func TestInterruptIsNoFailure(t *testing.T) {
 	f := newFakeFleet(t)
 	s := f.shell(t)

@@ -10,11 +10,8 @@ import (
 	"skein/node/gateway/view"
 )
 
-const (
-	defaultEvents = 100
-	// maxPageBytes bounds the data of one page of events.
-	maxPageBytes = 4 << 20
-)
+// maxPageBytes bounds the data of one page of events.
+const maxPageBytes = 4 << 20
 
 type nothing struct{}
 

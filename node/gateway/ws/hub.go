@@ -306,11 +306,14 @@ func (h *hub) current() (*picture, <-chan struct{}) {
 	return h.now, h.next
 }
 
-// fresh waits for a picture that is at most one pace old.
+// fresh waits for a picture that was at most one pace old when it was asked for.
+// Not when it is returned: on a machine so busy that a look takes longer than a
+// pace, that would be never.
 func (h *hub) fresh(ctx context.Context) (*picture, error) {
+	oldest := time.Now().Add(-h.pace)
 	for {
 		p, next := h.current()
-		if p != nil && time.Since(p.at) <= h.pace {
+		if p != nil && !p.at.Before(oldest) {
 			return p, nil
 		}
 		signal(h.poke)

@@ -587,3 +587,31 @@ func TestReadingTheLog(t *testing.T) {
 		t.Fatal("the log ends before the state and nobody noticed")
 	}
 }
+
+// A node that needs longer to bring its pages up to date than looks are apart,
+// while there is always something new, is slow and not stuck.
+func TestASlowNodeStillServes(t *testing.T) {
+	r := newReplica()
+	r.decide(3, 0)
+	times := quickTiming()
+	times.pace = time.Millisecond
+	r.slow = 50 * times.pace
+	n := newNode(t, r, times)
+	stop := make(chan struct{})
+	var fleet sync.WaitGroup
+	fleet.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				r.decide(1, 0)
+			}
+		}
+	})
+	defer fleet.Wait()
+	defer close(stop)
+	var f follower
+	f.follow(n, reaches(20))
+	f.follow(n, reaches(f.cursor.Seq+20))
+}

@@ -41,6 +41,7 @@ type replica struct {
 	term     uint64
 	looks    int
 	readErr  error
+	slow     time.Duration // how long a reading of the log takes
 	watchers map[chan struct{}]bool
 }
 
@@ -89,6 +90,7 @@ func (r *replica) Watch() (<-chan struct{}, func()) {
 }
 
 func (r *replica) Events(ctx context.Context, since uint64, _ view.EventFilter, limit int) ([]view.Event, bool, error) {
+	time.Sleep(r.slow)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.readErr != nil {

@@ -28,15 +28,24 @@ func main() {
 	joins := flag.Int("joins", 7, "how often a twentieth robot joins")
 	kills := flag.Int("kills", 10, "how often the leader is killed")
 	rest := flag.Duration("rest", time.Minute, "how long the fleet at rest is watched")
+	only := flag.String("only", "", "one of failover, rest, forming, sizes; empty: all")
 	flag.Parse()
 	var b bench
-	err := errors.Join(
-		rig.Script("failover", func(t testing.TB) { b.failover(t, *kills) }),
-		rig.Script("rest", func(t testing.TB) { b.rest(t, *rest) }),
-		rig.Script("forming", func(t testing.TB) { b.forming(t, *joins) }),
-		b.sizes(),
-		b.err,
-	)
+	var err error
+	for _, part := range []struct {
+		name string
+		run  func() error
+	}{
+		{"failover", func() error { return rig.Script("failover", func(t testing.TB) { b.failover(t, *kills) }) }},
+		{"rest", func() error { return rig.Script("rest", func(t testing.TB) { b.rest(t, *rest) }) }},
+		{"forming", func() error { return rig.Script("forming", func(t testing.TB) { b.forming(t, *joins) }) }},
+		{"sizes", b.sizes},
+	} {
+		if *only == "" || *only == part.name {
+			err = errors.Join(err, part.run())
+		}
+	}
+	err = errors.Join(err, b.err)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench fleet:", err)
 		os.Exit(1)
