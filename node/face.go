@@ -144,8 +144,16 @@ func (w *window) Ready() string {
 // Leave implements rest.Node: the fleet forgets the node, and the node stops.
 func (w *window) Leave(ctx context.Context) error { return w.body.leave(ctx) }
 
-// URL implements rest.Node.
-func (w *window) URL() string { return w.body.face.url() }
+// URL implements rest.Node: the address under which others know this node, or
+// the one on this machine while there is none.
+func (w *window) URL() string {
+	for _, r := range w.Look().Robots {
+		if r.ID == w.body.self.key.ID() && r.HTTP != "" {
+			return r.HTTP
+		}
+	}
+	return w.body.face.url()
+}
 
 // verify says who a token names, for proposals, at the leader.
 func verify(service *auth.Service) func(token string) (event.Actor, error) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -47,6 +49,9 @@ func (s *self) credential() (join.Credential, error) {
 // again when its clock is off, because that may be set meanwhile.
 func (s *self) joinFleet(ctx context.Context, host *link.Host, c join.Credential, patient bool) error {
 	found := make(chan ident.Endpoint, maxFound)
+	if !s.cfg.Mesh.MDNS {
+		return s.askAll(ctx, host, c, patient, found)
+	}
 	finder, err := discover.New(s.discovery(ident.FleetIDOf(c.Root()), func() ident.Endpoint { return ident.Endpoint{} }, func(e ident.Endpoint) {
 		select {
 		case found <- e:
@@ -77,6 +82,12 @@ func (s *self) askAll(ctx context.Context, host *link.Host, c join.Credential, p
 	defer say.Stop()
 	for {
 		var again <-chan time.Time
+		for _, e := range s.identifyPeers(ctx, host, members) {
+			members[e.ID] = e
+		}
+		if len(s.cfg.Mesh.Peers) > 0 {
+			again = time.After(askAgain)
+		}
 		for _, e := range members {
 			grant, err := join.Ask(ctx, host, e, applicant)
 			if err == nil {
@@ -100,6 +111,35 @@ func (s *self) askAll(ctx context.Context, host *link.Host, c join.Credential, p
 		case <-again:
 		}
 	}
+}
+
+// identifyPeers asks who listens at the configured addresses, except where one
+// of members does.
+func (s *self) identifyPeers(ctx context.Context, host *link.Host, members map[ident.NodeID]ident.Endpoint) (found []ident.Endpoint) {
+	known := map[netip.AddrPort]bool{}
+	for _, e := range members {
+		for _, a := range e.Addrs {
+			known[netip.AddrPortFrom(a, e.LinkPort)] = true
+		}
+	}
+	for _, peer := range s.cfg.Mesh.Peers {
+		tcp, err := net.ResolveTCPAddr("tcp", peer)
+		if err != nil {
+			s.log.Warn("configured peer cannot be resolved, will be tried again", "peer", peer, "err", err)
+			continue
+		}
+		at := netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
+		if known[at] {
+			continue
+		}
+		e, err := host.Identify(ctx, at)
+		if err != nil {
+			s.log.Debug("configured peer does not answer", "peer", peer, "err", err)
+			continue
+		}
+		found = append(found, e)
+	}
+	return found
 }
 
 // final: asking again, or somebody else, cannot help.

@@ -110,11 +110,7 @@ func (e Event) Decode() (Payload, error) {
 // Encode is the canonical JSON of a payload. About how many bytes it has may be
 // known; 0 if not.
 func Encode(p Payload, about int) json.RawMessage {
-	return encodePayload(make([]byte, 0, about), p)
-}
-
-func encodePayload(b []byte, p Payload) []byte {
-	c := codec{mode: encoding, out: append(b, '{')}
+	c := codec{mode: encoding, out: append(make([]byte, 0, about), '{')}
 	p.fields(&c)
 	return append(c.out, '}')
 }

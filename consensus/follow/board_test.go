@@ -1,18 +1,12 @@
 package follow
 
 import (
-	"net"
 	"slices"
 	"testing"
 	"time"
 
 	"skein/consensus/raftgroup/testnet"
 	"skein/mesh/ident"
-)
-
-type (
-	netConn = net.Conn
-	nodeID  = ident.NodeID
 )
 
 func markOf(term, seq uint64, age time.Duration, path ...int) Mark {

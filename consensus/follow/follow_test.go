@@ -5,7 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"skein/consensus/fleet/fleettest"
 	"skein/consensus/history"
 	"skein/consensus/raftgroup/testnet"
+	"skein/mesh/ident"
 	"skein/mesh/wire"
 )
 
@@ -112,6 +116,7 @@ func TestParentsDieUnderLoad(t *testing.T) {
 func TestSilentParentIsLeft(t *testing.T) {
 	t.Parallel()
 	f := newForest(t)
+	f.now.childSilence = time.Minute // only the child can notice
 	lead := f.leader(0, 1)
 	mids := []*peer{f.start(f.peer(1).follows(lead)), f.start(f.peer(2).follows(lead))}
 	end := f.start(f.peer(3).follows(mids...))
@@ -337,32 +342,135 @@ func TestReturningChildReplacesItself(t *testing.T) {
 	}
 }
 
-func TestChildThatTakesNothingIsCutOff(t *testing.T) {
+// asChild opens a stream to a parent by hand and asks to follow.
+func asChild(t *testing.T, host *testnet.Host, parent *peer, q request) net.Conn {
+	t.Helper()
+	conn, err := host.Link("follow").Open(t.Context(), parent.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	b, err := jsonFrame(kindRequest, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wire.WriteFrame(conn, b, wire.MaxControl); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func (f *forest) host(i int) *testnet.Host {
+	f.tb.Helper()
+	h, err := f.net.Start(testnet.ID(i))
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	f.tb.Cleanup(h.Kill)
+	return h
+}
+
+func TestReturningChildEndsItsOldStream(t *testing.T) {
+	t.Parallel()
+	f := newForest(t)
+	f.now.childSilence = time.Minute
+	lead := f.leader(0, 1)
+	host := f.host(9)
+	old := asChild(t, host, lead, request{})
+	until(t, "it is a child", func() bool { return len(lead.Children()) == 1 })
+	asChild(t, host, lead, request{})
+	old.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.Copy(io.Discard, old); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal("the old stream is still served")
+	}
+}
+
+func TestSilentChildIsCutOff(t *testing.T) {
 	t.Parallel()
 	f := newForest(t)
 	lead := f.leader(0, 1)
-	host, err := f.net.Start(testnet.ID(9))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Kill()
-	conn, err := host.Link("follow").Open(t.Context(), lead.id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	q, err := jsonFrame(kindRequest, request{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := wire.WriteFrame(conn, q, wire.MaxControl); err != nil {
-		t.Fatal(err)
-	}
+	conn := asChild(t, f.host(9), lead, request{})
+	go io.Copy(io.Discard, conn)
 	until(t, "it is a child", func() bool { return len(lead.Children()) == 1 })
+	until(t, "it is not any more", func() bool { return len(lead.Children()) == 0 })
+}
+
+func TestChildThatTakesNothingIsCutOff(t *testing.T) {
+	t.Parallel()
+	f := newForest(t)
+	f.now.childSilence = time.Minute
+	lead := f.leader(0, 1)
+	asChild(t, f.host(9), lead, request{})
+	until(t, "it is a child", func() bool { return len(lead.Children()) == 1 })
+	n := 100_000
 	until(t, "it is not any more", func() bool {
-		f.decideMany(lead, 100) // until the socket's buffers are full, or it was silent for too long
+		n++
+		wide := admit(n)
+		wide.Drafts = nil
+		for range 200 {
+			wide.Drafts = append(wide.Drafts, event.GroupCreated{Description: strings.Repeat("d", event.MaxText)}.Draft("big"), event.GroupDeleted{}.Draft("big"))
+		}
+		f.decide(lead, wide) // until the socket's buffers are full
 		return len(lead.Children()) == 0
 	})
+}
+
+func TestNodeOnTheWayToTheLeaderIsRefused(t *testing.T) {
+	t.Parallel()
+	f := newForest(t)
+	lead := f.leader(0, 1)
+	mid := f.start(f.peer(1).follows(lead))
+	end := f.start(f.peer(2).follows(mid))
+	until(t, "marks", func() bool { _, _, ok := end.Latest(); return ok })
+	for _, above := range []*peer{lead, mid} {
+		b, err := wire.ReadFrame(asChild(t, above.host, end, request{}), wire.MaxControl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, err := parseFrame(b); err != nil || f.refusal.Reason != reasonLoop {
+			t.Fatalf("%s was answered with %q", above.id, b)
+		}
+	}
+}
+
+func TestParentBelowThisNodeIsLeft(t *testing.T) {
+	t.Parallel()
+	f := newForest(t)
+	ring := f.host(9)
+	asked := make(chan struct{}, 100)
+	ring.Handle("follow", func(ctx context.Context, conn net.Conn, remote ident.NodeID) {
+		b, err := jsonFrame(kindMark, markOf(1, 1, 0, 0, 1, 9))
+		if err == nil {
+			wire.WriteFrame(conn, b, maxFrame)
+		}
+		asked <- struct{}{}
+		io.Copy(io.Discard, conn) // until the child leaves
+	})
+	p := f.peer(1)
+	p.whom = []Candidate{{ID: ring.ID}}
+	f.start(p)
+	for range 3 {
+		<-asked // it left and tried again
+	}
+	if _, _, ok := p.Latest(); ok {
+		t.Fatal("a mark that passed this node was believed")
+	}
+}
+
+func TestStaleParentIsNotTakenForFresh(t *testing.T) {
+	t.Parallel()
+	f := newForest(t)
+	f.now.stale = 0
+	lead := f.leader(0, 1)
+	mid := f.start(f.peer(1).follows(lead))
+	until(t, "marks", func() bool { _, _, ok := mid.Latest(); return ok })
+	p := f.peer(2)
+	defer p.copy.Close()
+	defer p.host.Kill()
+	time.Sleep(5 * time.Millisecond) // the mark gets older than nothing
+	if followed, err := p.attach(t.Context(), mid.id, attempt{freshOnly: true}); followed || !errors.Is(err, errNotFresh) {
+		t.Fatalf("followed %v, %v", followed, err)
+	}
 }
 
 func TestNonsenseFromAChild(t *testing.T) {
@@ -413,7 +521,7 @@ func TestNonsenseFromAParent(t *testing.T) {
 	for _, s := range says {
 		turn <- s
 	}
-	bad.Handle("follow", func(_ context.Context, conn netConn, _ nodeID) {
+	bad.Handle("follow", func(_ context.Context, conn net.Conn, _ ident.NodeID) {
 		if _, err := wire.ReadFrame(conn, wire.MaxControl); err != nil {
 			return
 		}

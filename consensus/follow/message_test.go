@@ -10,11 +10,12 @@ import (
 	"skein/consensus/fleet/fleettest"
 	"skein/consensus/history"
 	"skein/consensus/raftgroup/testnet"
+	"skein/mesh/ident"
 )
 
 func someRecord(tb testing.TB) history.Record {
 	r, err := history.NewRecord(7, 2, []event.Event{{Seq: 1, Time: time.UnixMilli(1_700_000_000_000).UTC(), Stream: "group/a", Version: 1,
-		Type: event.TypeGroupCreated, Schema: 1, Actor: fleettest.Admin("ada"), Data: event.Encode(&event.GroupCreated{})}}, history.Position{})
+		Type: event.TypeGroupCreated, Schema: 1, Actor: fleettest.Admin("ada"), Data: event.GroupCreated{}.Draft("a").Data}}, history.Position{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -55,7 +56,7 @@ func TestFramesRoundTrip(t *testing.T) {
 func TestMarksOfNoHonestParent(t *testing.T) {
 	deep := make([]int, maxPath+1)
 	for _, m := range []Mark{{}, markOf(1, 1, -time.Second, 0), markOf(1, 1, 0, deep...), func() Mark { m := markOf(1, 1, 0, 0, 1); m.Leader = testnet.ID(1); return m }(),
-		func() Mark { m := markOf(1, 1, 0, 0); m.Voters = make([]nodeID, maxVoters+1); return m }()} {
+		func() Mark { m := markOf(1, 1, 0, 0); m.Voters = make([]ident.NodeID, maxVoters+1); return m }()} {
 		if m.check() == nil {
 			t.Fatalf("accepted %+v", m)
 		}

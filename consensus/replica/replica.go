@@ -195,6 +195,14 @@ func (r *Replica) fail(err error) error {
 	return r.failed
 }
 
+// Err is why nothing may change any more: what failed, or ErrClosed; nil while
+// all is well. Subscribers are told when it is set, so that the node ends also
+// when nothing new arrives.
+func (r *Replica) Err() error {
+	_, err := r.ready()
+	return err
+}
+
 // Applied is the last entry of the Raft log that is known to be included.
 func (r *Replica) Applied() (index, term uint64) {
 	at, _ := r.ready()

@@ -189,8 +189,8 @@ func TestDiskFailureStops(t *testing.T) {
 	if err := r.Checkpoint(); err == nil {
 		t.Error("a checkpoint was written")
 	}
-	if err := r.Wait(t.Context(), before.Seq+1); err == nil {
-		t.Error("Wait goes on")
+	if err := r.Wait(t.Context(), before.Seq+1); err == nil || r.Err() == nil {
+		t.Error("Wait goes on, or Err does not say why not")
 	}
 }
 

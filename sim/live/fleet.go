@@ -74,6 +74,8 @@ type Fleet struct {
 	ctx    context.Context
 	failed chan error
 	all    sync.WaitGroup
+	// publishing is held while client.json is written.
+	publishing sync.Mutex
 }
 
 // robot is one node of the fleet; run is nil while it is dead.
@@ -124,7 +126,7 @@ func open(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Fleet{o: o, dir: dir, host: host, port: number, robots: map[string]*robot{}, failed: make(chan error, MaxRobots)}, nil
+	return &Fleet{o: o, dir: dir, host: host, port: number, robots: map[string]*robot{}, failed: make(chan error, 4*MaxRobots)}, nil
 }
 
 // serve forms the fleet and keeps it until ctx ends or a node fails.
@@ -223,7 +225,29 @@ func (f *Fleet) start(name string) error {
 		f.ended(r, run, err)
 		kill(nil)
 	})
+	f.all.Go(func() {
+		select {
+		case <-n.Up():
+			f.publish()
+		case <-run.done:
+		}
+	})
 	return nil
+}
+
+// publish writes client.json, by which commands find the robots that are up.
+func (f *Fleet) publish() {
+	var faces []string
+	for _, l := range f.list() {
+		if l.HTTP != "" {
+			faces = append(faces, l.HTTP)
+		}
+	}
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	if err := (client.DevFleet{HTTP: faces, Identity: f.identityFile()}).Save(f.path("client.json")); err != nil {
+		f.failed <- err
+	}
 }
 
 // ended notes that a node is gone; one that nobody killed ends the fleet.
@@ -314,17 +338,9 @@ func (f *Fleet) form(ctx context.Context) error {
 	return f.approve(ctx, admin)
 }
 
-// introduce writes client.json and prints the login link.
+// introduce tells the console's address and logs the admin in.
 func (f *Fleet) introduce(first *node.Node) (*client.Client, error) {
-	var faces []string
-	for _, l := range f.list() {
-		if l.HTTP != "" {
-			faces = append(faces, l.HTTP)
-		}
-	}
-	if err := (client.DevFleet{HTTP: faces, Identity: f.identityFile()}).Save(f.path("client.json")); err != nil {
-		return nil, err
-	}
+	f.publish()
 	link, err := first.LoginLink(node.FirstAdmin, linkGood)
 	if err != nil {
 		return nil, err
@@ -334,7 +350,7 @@ func (f *Fleet) introduce(first *node.Node) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Options{Addresses: faces, Identity: identity, Timeout: 5 * time.Second, Now: time.Now})
+	return client.New(client.Options{Addresses: []string{first.Face()}, Identity: identity, Timeout: 5 * time.Second, Now: time.Now})
 }
 
 // approve makes voters of the robots that offer themselves, until there are

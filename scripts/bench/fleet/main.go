@@ -124,8 +124,8 @@ func (b *bench) rest(t testing.TB, watch time.Duration) {
 		}
 	}
 	nonVoter := f.Robots[robots-1]
-	// Interest in telemetry, raised by the questions above, ends within 30 s.
-	time.Sleep(45 * time.Second)
+	// The questions above made telemetry flow. It ends 45 s after the last one.
+	time.Sleep(75 * time.Second)
 	watched := []struct {
 		name  string
 		robot *trial.Robot
