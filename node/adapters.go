@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net"
-	"runtime/debug"
 
 	"skein/consensus/event"
 	"skein/consensus/fleet"
@@ -79,21 +78,3 @@ func (l admissionLink) Open(ctx context.Context, id ident.NodeID) (net.Conn, err
 
 // gossipKeys are what a newcomer gets.
 func (b *body) gossipKeys() (json.RawMessage, error) { return json.Marshal(b.self.ring.Current()) }
-
-// Version is that of this build, as robots register it: the module's version,
-// or the commit it was built from.
-func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
-		}
-	}
-	return "devel"
-}

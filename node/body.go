@@ -314,7 +314,7 @@ func (b *body) obtainIssuing(ctx context.Context) error {
 // configuration says something new.
 func (b *body) keepRegistered(ctx context.Context) error {
 	want := event.RobotRegistered{
-		Name: b.self.cfg.NodeName(), Type: event.RobotType(b.self.cfg.Type), Version: Version(), Arch: runtime.GOARCH, OS: runtime.GOOS,
+		Name: b.self.cfg.NodeName(), Type: event.RobotType(b.self.cfg.Type), Version: b.self.version, Arch: runtime.GOARCH, OS: runtime.GOOS,
 	}
 	return b.keep(ctx, func(ctx context.Context) error {
 		me, registered := fleet.Robot{}, false

@@ -175,7 +175,7 @@ func (b *body) newFace(w *window) (*face, error) {
 	f := &face{auth: b.auth}
 	f.gateway, err = gateway.New(gateway.Config{
 		HTTP: at, ControlSocket: b.self.dir.ControlSocket(), Console: console.Handler(),
-		Self: b.self.key.ID(), Root: b.self.member.Load().Root, Version: Version(),
+		Self: b.self.key.ID(), Root: b.self.member.Load().Root, Version: b.self.version,
 		Auth: b.auth, Fleet: w, Events: w, Proposer: w, Node: w, Metrics: metrics.NewSet(), Log: b.self.log,
 	})
 	if err != nil {

@@ -128,6 +128,9 @@ func (f founding) writeFiles(dir *datadir.Dir, o InitOptions) (InitResult, error
 	if path == "" {
 		path = dir.FleetFile()
 	}
+	if _, err := os.Lstat(path); err == nil {
+		return InitResult{}, fmt.Errorf("%s exists and may be of another fleet; move it away, or choose another --fleet-file", path)
+	}
 	ring, err := keyring.Open(dir.GossipKeys())
 	if err != nil {
 		return InitResult{}, err

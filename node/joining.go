@@ -38,7 +38,9 @@ func (s *self) credential() (join.Credential, error) {
 	switch {
 	case err == nil:
 		return join.Credential{FleetFile: &file}, nil
-	case errors.Is(err, fs.ErrNotExist) && !required:
+	case errors.Is(err, fs.ErrNotExist) && required:
+		return join.Credential{}, fmt.Errorf("%w; copy it from the robot where `skein fleet init` ran, or correct `fleet_file`", err)
+	case errors.Is(err, fs.ErrNotExist):
 		return join.Credential{}, fmt.Errorf("%w: put a fleet file at %s, run `skein join TOKEN`, or found a fleet with `skein fleet init NAME`", ErrNoFleet, path)
 	}
 	return join.Credential{}, err
@@ -77,7 +79,7 @@ func (s *self) askAll(ctx context.Context, host *link.Host, c join.Credential, p
 		members[e.ID] = e
 	}
 	applicant := join.Applicant{Credential: c, Key: s.key, Name: s.cfg.NodeName()}
-	why := errors.New("no robot of the fleet was found on the network yet")
+	why := errors.New("no robot of the fleet was found on the network yet; if there are some, check that the fleet file is of the fleet they are in")
 	say := time.NewTicker(sayAgain)
 	defer say.Stop()
 	for {
@@ -192,7 +194,7 @@ func JoinFleet(ctx context.Context, c config.Config, text string) (JoinResult, e
 		return JoinResult{}, err
 	}
 	log := Logger(c, os.Stderr)
-	s, err := openSelf(c, log)
+	s, err := openSelf(c, "", log)
 	if err != nil {
 		return JoinResult{}, err
 	}

@@ -37,9 +37,10 @@ type Node struct {
 }
 
 // New opens the data directory and listens for streams. It takes no part in
-// anything before Run. A caller that does not call Run must call Close.
-func New(cfg config.Config, log *slog.Logger) (*Node, error) {
-	s, err := openSelf(cfg, log)
+// anything before Run. version is that of the build, which the robot registers.
+// A caller that does not call Run must call Close.
+func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
+	s, err := openSelf(cfg, version, log)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,11 @@ var edges = []Edge{
 	{"consensus/raftgroup", "consensus/replica", "the entry's encoding and its outcomes belong to the replica"},
 	{"consensus/raftgroup", "mesh/ident", "raft addresses are node ids"},
 	{"consensus/raftgroup/testnet", "mesh/ident", "its hosts are named by node ids"},
+	{"consensus/follow", "consensus/event", "a child says with its cursor where it stands"},
+	{"consensus/follow", "consensus/history", "what is followed are the history's records"},
+	{"consensus/follow", "consensus/replica", "a damaged snapshot is told from a failing disk by the replica's errors"},
+	{"consensus/follow", "mesh/ident", "parents, children and marks are named by node ids"},
+	{"consensus/follow", "mesh/wire", "follow/1 is framed messages"},
 	{"consensus/propose", "consensus/event", "drafts go in, receipts and faults come out"},
 	{"consensus/propose", "consensus/replica", "a proposal's outcome is the replica's word"},
 	{"consensus/propose", "mesh/ident", "proposals are forwarded between nodes"},
@@ -64,10 +69,13 @@ var edges = []Edge{
 	{"node/gateway/ws", "mesh/ident", "the fleet's own pages are told by node addresses"},
 	{"node/gateway/ws", "node/gateway/auth", "the first message proves who watches"},
 	{"node/gateway/ws", "node/gateway/view", "snapshot and deltas have the form of the answers"},
+	{"node/gateway", "mesh/ident", "it serves one node, named by its id"},
+	{"node/gateway", "node/gateway/...", "the gateway is what its parts are put together to"},
 	{"node/client", "mesh/ident", "a person signs with a key"},
 	{"node/client", "node/gateway/view", "the client reads what the gateway writes"},
 
 	// node and commands
+	{"node", "console", "the composer gives the console to the face"},
 	{"node", "agent/...", "the only composer"},
 	{"node", "consensus/...", "the only composer"},
 	{"node", "mesh/...", "the only composer"},
@@ -86,6 +94,8 @@ var edges = []Edge{
 	{"node/cmd/skein", "mesh/ident", "reads keys, tokens and fleet files"},
 	{"node/cmd/skein", "mesh/join", "a refusal to join has its own exit code and words"},
 	{"node/cmd/skein", "node/...", "the command's parts: composer, settings, client, doctor"},
+
+	{"node/cmd/skein", "sim/live", "`skein dev` is a command for everybody, not a test"},
 
 	// sim and benchmarks: whole nodes from outside
 	{"sim/live", "mesh/ident", "its nodes have keys"},

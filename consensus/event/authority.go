@@ -1,6 +1,9 @@
 package event
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // authority is the set of those who may propose a type.
 type authority byte
@@ -59,16 +62,9 @@ func (d *descriptor) authorize(actor Actor, stream string) *Fault {
 	if d.may.has(actor, Subject(stream)) {
 		return nil
 	}
-	who := ""
-	for i, name := range d.may.names() {
-		if i > 0 {
-			who += ", "
-		}
-		who += name
-	}
 	return &Fault{Code: CodeNotAllowed, Path: "type",
 		Message: d.typ + " may not be proposed by this " + clip(string(actor.Kind)),
-		Next:    "it takes: " + who}
+		Next:    "it takes: " + strings.Join(d.may.names(), ", ")}
 }
 
 // wrong says what is wrong with the form of an actor.

@@ -1,6 +1,10 @@
 package event
 
-import "unicode/utf8"
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
 
 // rule is a check of one text, with its description for the catalogue.
 type rule struct {
@@ -105,15 +109,10 @@ func wrongID(s string) string {
 }
 
 func wrongUnless(values ...string) func(string) string {
-	message := "must be one of"
-	for _, v := range values {
-		message += " " + v
-	}
+	message := "must be one of " + strings.Join(values, " ")
 	return func(s string) string {
-		for _, v := range values {
-			if s == v {
-				return ""
-			}
+		if slices.Contains(values, s) {
+			return ""
 		}
 		return message
 	}

@@ -174,11 +174,12 @@ func find[V any](what, query string, all map[ident.NodeID]*V, name func(*V) stri
 		return *all[found[0]], nil
 	}
 	slices.Sort(found)
-	next := "say which by its id:"
+	var ids []string
 	for _, id := range found[:min(len(found), 8)] {
-		next += " " + string(id)
+		ids = append(ids, string(id))
 	}
-	return none, event.Refuse(event.CodeConflict, event.ReasonAmbiguous, next, "%d %ss are called %.64q", len(found), what, query)
+	return none, event.Refuse(event.CodeConflict, event.ReasonAmbiguous, "say which by its id: "+strings.Join(ids, " "),
+		"%d %ss are called %.64q", len(found), what, query)
 }
 
 func value[V any](p *V) (V, bool) {

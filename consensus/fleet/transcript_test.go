@@ -249,7 +249,7 @@ func (w *teller) value(info event.TypeInfo, name, text string) any {
 			return json.RawMessage(text)
 		case f.Kind == "object":
 			m := map[string]string{}
-			for _, pair := range strings.Split(text, ",") {
+			for pair := range strings.SplitSeq(text, ",") {
 				k, v, _ := strings.Cut(pair, ":")
 				m[k] = v
 			}

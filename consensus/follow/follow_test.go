@@ -63,6 +63,7 @@ func TestChangeOfLeaderIsToldAtOnce(t *testing.T) {
 	end := f.start(f.peer(2).follows(mid))
 	until(t, "a first mark", func() bool { m, _, ok := end.Latest(); return ok && m.Term == 1 })
 	changed := end.Changed()
+	began := time.Now()
 	voters := []*peer{lead, mid}
 	lead.place.set(Standing{Fed: true, Leader: lead.id, Term: 2, Voters: ids(voters...)})
 	<-changed
@@ -70,6 +71,9 @@ func TestChangeOfLeaderIsToldAtOnce(t *testing.T) {
 		m, _, _ := end.Latest()
 		return m.Term == 2 && slices.Equal(m.Voters, ids(voters...))
 	})
+	if took := time.Since(began); took > 5*time.Second {
+		t.Fatalf("it took %s", took)
+	}
 }
 
 func TestParentsAreFull(t *testing.T) {
@@ -158,6 +162,7 @@ func TestFreshParentIsPreferred(t *testing.T) {
 func TestWithoutALeaderTheLogStillSpreads(t *testing.T) {
 	t.Parallel()
 	f := newForest(t)
+	f.now.search = time.Minute
 	ahead := f.start(f.peer(1))
 	f.decide(ahead, fleettest.Genesis())
 	f.decideMany(ahead, 30)
@@ -271,6 +276,13 @@ func TestOtherHistoryIsNotMixed(t *testing.T) {
 	time.Sleep(10 * quickTimes.retryHigh)
 	if _, ok := other.Parent(); ok || other.copy.Cursor() != before {
 		t.Fatal("a log of another history was followed")
+	}
+	b, err := wire.ReadFrame(asChild(t, other.host, lead, request{Cursor: before}), wire.MaxControl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := parseFrame(b); err != nil || f.refusal.Reason != reasonHistory {
+		t.Fatalf("answered with %q", b)
 	}
 }
 
@@ -460,14 +472,13 @@ func TestParentBelowThisNodeIsLeft(t *testing.T) {
 func TestStaleParentIsNotTakenForFresh(t *testing.T) {
 	t.Parallel()
 	f := newForest(t)
-	f.now.stale = 0
+	f.now.stale = -1 // whatever comes is old
 	lead := f.leader(0, 1)
 	mid := f.start(f.peer(1).follows(lead))
 	until(t, "marks", func() bool { _, _, ok := mid.Latest(); return ok })
 	p := f.peer(2)
 	defer p.copy.Close()
 	defer p.host.Kill()
-	time.Sleep(5 * time.Millisecond) // the mark gets older than nothing
 	if followed, err := p.attach(t.Context(), mid.id, attempt{freshOnly: true}); followed || !errors.Is(err, errNotFresh) {
 		t.Fatalf("followed %v, %v", followed, err)
 	}

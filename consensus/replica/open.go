@@ -103,25 +103,20 @@ func (r *Replica) rebuild(saved []image) error {
 			return err
 		}
 	}
-	first := r.history.First()
-	from := image{at: place{Position: history.Position{}}, state: fleet.New()}
-	found := first.Seq == 0
-	for _, i := range saved {
-		if i.at.Seq < first.Seq {
-			break
-		}
-		at, err := r.history.At(i.at.Seq)
-		if err != nil {
-			return err
-		}
-		if at.Hash != i.at.Hash {
-			return fmt.Errorf("%w: the checkpoint at event %d in %s is of another history; %s", ErrDamaged, at.Seq, r.dir, advice)
-		}
-		from, found = i, true
-		break
+	first := r.history.First().Seq
+	from := image{state: fleet.New()}
+	switch {
+	case len(saved) > 0 && saved[0].at.Seq >= first:
+		from = saved[0]
+	case first > 0:
+		return fmt.Errorf("%w: no good checkpoint in %s, and the history starts only at event %d; %s", ErrDamaged, r.dir, first+1, advice)
 	}
-	if !found {
-		return fmt.Errorf("%w: no good checkpoint in %s, and the history starts only at event %d; %s", ErrDamaged, r.dir, first.Seq+1, advice)
+	at, err := r.history.At(from.at.Seq)
+	if err != nil {
+		return err
+	}
+	if at != from.at.Position {
+		return fmt.Errorf("%w: the checkpoint at event %d in %s is of another history; %s", ErrDamaged, at.Seq, r.dir, advice)
 	}
 	r.saver.last = from.at
 	r.state, r.at, r.tx = from.state, from.at, from.state.Begin()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -22,6 +23,9 @@ const (
 	saveAfter = time.Second
 	// maxBookBytes is more than MaxPeers entries can take.
 	maxBookBytes = 2 << 20
+	// freshFor is how long a note that a node is still where it was stays good
+	// enough to need no writing.
+	freshFor = time.Hour
 )
 
 // Book is where other nodes were last, kept over restarts. It is a cache of
@@ -30,6 +34,10 @@ const (
 type Book struct {
 	path string
 	log  *slog.Logger
+
+	// saving is held while the file is written, which may take a while on an SD
+	// card; mu is not.
+	saving sync.Mutex
 
 	mu    sync.Mutex
 	peers map[ident.NodeID]entry
@@ -51,10 +59,8 @@ func OpenBook(path string, log *slog.Logger) (*Book, error) {
 	if err != nil {
 		log.Warn("address book is damaged, starting an empty one", "path", path, "err", err)
 	}
-	for _, e := range entries[:min(len(entries), MaxPeers)] {
-		if e.Valid() {
-			b.peers[e.ID] = e
-		}
+	for _, e := range entries {
+		b.peers[e.ID] = e
 	}
 	return b, nil
 }
@@ -74,26 +80,33 @@ func readBook(path string) ([]entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	return decodeBook(text)
+}
+
+// decodeBook reads what save wrote. Entries that make no sense are left out.
+func decodeBook(text []byte) ([]entry, error) {
 	var entries []entry
 	if err := json.Unmarshal(text, &entries); err != nil {
 		return nil, err
 	}
-	return entries, nil
+	entries = slices.DeleteFunc(entries, func(e entry) bool { return !e.Valid() })
+	return entries[max(0, len(entries)-MaxPeers):], nil // the oldest come first
 }
 
 // Put notes where a node is. An endpoint that is not Valid is ignored.
 func (b *Book) Put(e ident.Endpoint) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	now := time.Now()
 	old, known := b.peers[e.ID]
-	if !e.Valid() || known && old.Equal(e) {
+	if !e.Valid() || known && old.Equal(e) && now.Sub(time.Unix(old.SeenAt, 0)).Abs() < freshFor {
 		return
 	}
 	if !known && len(b.peers) >= MaxPeers {
 		oldest := slices.MinFunc(slices.Collect(maps.Values(b.peers)), bySeen)
 		delete(b.peers, oldest.ID)
 	}
-	b.peers[e.ID] = entry{e, time.Now().Unix()}
+	b.peers[e.ID] = entry{e, now.Unix()}
 	b.changed()
 }
 
@@ -134,15 +147,19 @@ func (b *Book) changed() {
 
 // save writes what has changed.
 func (b *Book) save() error {
+	b.saving.Lock()
+	defer b.saving.Unlock()
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.dirty == nil {
+		b.mu.Unlock()
 		return nil
 	}
 	b.dirty = nil
-	text, err := json.Marshal(slices.SortedFunc(maps.Values(b.peers), bySeen))
+	entries := slices.SortedFunc(maps.Values(b.peers), bySeen)
+	b.mu.Unlock()
+	text, err := json.Marshal(entries)
 	if err != nil {
-		return err
+		return fmt.Errorf("encode address book: %w", err)
 	}
 	return ident.ReplaceDurably(b.path, append(text, '\n'))
 }

@@ -1,12 +1,10 @@
 package member
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -87,7 +85,7 @@ func (f *testFleet) start(key ident.Key, boot uint64, edit func(*Config)) *testN
 		Refused: n.refuse,
 		Known:   n.knows,
 		Changed: func() { signal(n.changes) },
-		Log:     slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: testLevel()})),
+		Log:     slog.New(slog.NewTextHandler(f.t.Output(), nil)),
 	}
 	if edit != nil {
 		edit(&cfg)
@@ -189,15 +187,4 @@ func formed(t *testing.T, f *testFleet) {
 		}
 	}
 	whole(t, 10*time.Second, f.nodes)
-}
-
-func sameBytes(a, b [][]byte) bool {
-	return slices.EqualFunc(a, b, bytes.Equal)
-}
-
-func testLevel() slog.Level {
-	if os.Getenv("SKEIN_TEST_DEBUG") != "" {
-		return slog.LevelDebug
-	}
-	return slog.LevelInfo
 }

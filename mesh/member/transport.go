@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -30,8 +29,6 @@ const (
 // under the node's name in the metadata that the node signed.
 var placeAddr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{240, 0, 0, 1}), 1)
 
-var lossRate atomic.Int64
-
 // errNowhere: nothing is known about where that node is.
 var errNowhere = errors.New("no address is known")
 
@@ -41,9 +38,6 @@ type transport struct {
 	table *table
 	// home are the networks this node is in, best first.
 	home atomic.Pointer[[]netip.Prefix]
-	// cut, if set, drops what would go to an address. Tests split a fleet with it.
-	cut  func(to netip.AddrPort) bool
-	lose atomic.Pointer[atomic.Bool]
 
 	udp *net.UDPConn
 	tcp *net.TCPListener
@@ -87,7 +81,6 @@ func newTransport(bind netip.AddrPort, t *table) (*transport, error) {
 	}
 	tr := &transport{
 		table:   t,
-		cut:     func(netip.AddrPort) bool { return false },
 		udp:     udp,
 		tcp:     tcp,
 		packets: make(chan *memberlist.Packet, packetQueue),
@@ -118,7 +111,7 @@ func (tr *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 // for a packet lost on the way, memberlist then tries the node by other means.
 func (tr *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
 	targets, err := tr.targets(a)
-	if err != nil || tr.cut(targets[0]) || (tr.lose.Load() != nil && rand.Int64N(1000) < lossRate.Load()) {
+	if err != nil {
 		return time.Now(), nil
 	}
 	_, err = tr.udp.WriteToUDPAddrPort(b, targets[0])
@@ -142,10 +135,6 @@ func (tr *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durat
 	var d net.Dialer
 	var failed []error
 	for i, to := range targets {
-		if tr.cut(to) || (tr.lose.Load() != nil && rand.Int64N(1000) < lossRate.Load()*4) {
-			failed = append(failed, fmt.Errorf("dial %s: cut", to))
-			continue
-		}
 		share, done := context.WithTimeout(ctx, timeout/time.Duration(len(targets)-i))
 		conn, err := d.DialContext(share, "tcp", to.String())
 		done()

@@ -145,9 +145,6 @@ func (l look) header(state *fleet.State, cursor event.Cursor) view.Fleet {
 	if decided, ok := state.Fleet(); ok {
 		f.Name, f.FleetID = decided.Name, ident.FleetIDOf(decided.Root)
 	}
-	if id := l.standing.Leader; id != "" {
-		f.Leader = &view.NodeRef{ID: id, Name: nameOf(state, id)}
-	}
 	reachable := 0
 	for _, id := range l.standing.Voters {
 		v := view.Voter{ID: id, Name: nameOf(state, id), Reachable: l.live(id)}
@@ -157,6 +154,10 @@ func (l look) header(state *fleet.State, cursor event.Cursor) view.Fleet {
 		f.Voters = append(f.Voters, v)
 	}
 	f.CanLose, f.CanLoseReason = margin(len(f.Voters), reachable)
+	// Who led before the news stopped, or the majority, is no leader any more.
+	if id := l.standing.Leader; id != "" && reachable >= quorum(len(f.Voters)) && l.standing.Age <= StaleAfter {
+		f.Leader = &view.NodeRef{ID: id, Name: nameOf(state, id)}
+	}
 	for _, n := range state.Nodes() {
 		if !n.Revoked && !n.Left {
 			f.Members++
@@ -166,15 +167,18 @@ func (l look) header(state *fleet.State, cursor event.Cursor) view.Fleet {
 	return f
 }
 
+// quorum is how many voters decide.
+func quorum(voters int) int { return voters/2 + 1 }
+
 // margin is how many more voters may fail before nothing can be decided.
 func margin(voters, reachable int) (canLose int, reason string) {
-	quorum := voters/2 + 1
-	canLose = max(0, reachable-quorum)
+	needed := quorum(voters)
+	canLose = max(0, reachable-needed)
 	switch {
 	case voters == 0:
 		return 0, "no voters are known yet"
-	case reachable < quorum:
-		return 0, fmt.Sprintf("only %d of %d voters are reachable and %d are needed: nothing can be decided", reachable, voters, quorum)
+	case reachable < needed:
+		return 0, fmt.Sprintf("only %d of %d voters are reachable and %d are needed: nothing can be decided", reachable, voters, needed)
 	case voters == 1:
 		return 0, "one voter only: set `voter = true` on another robot and run `skein node approve NAME`"
 	case canLose == 0 && reachable < voters:
@@ -182,13 +186,13 @@ func margin(voters, reachable int) (canLose int, reason string) {
 	case canLose == 0:
 		return 0, fmt.Sprintf("%d voters need each other: approve one more with `skein node approve NAME`", voters)
 	}
-	return canLose, fmt.Sprintf("%d of %d voters are reachable, %d are needed", reachable, voters, quorum)
+	return canLose, fmt.Sprintf("%d of %d voters are reachable, %d are needed", reachable, voters, needed)
 }
 
 func (l look) asOf(cursor event.Cursor) view.AsOf {
 	a := view.AsOf{
 		Read:      "local",
-		Cursor:    view.Cursor{History: cursor.History, Seq: cursor.Seq, Hash: cursor.Hash},
+		Cursor:    cursor,
 		AgeMillis: -1, Path: l.standing.Path, Stale: true,
 	}
 	if l.standing.Age >= 0 {

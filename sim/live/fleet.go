@@ -58,6 +58,8 @@ type Options struct {
 	// Say is called once, when the console can be opened, with its address and a
 	// login link that works once.
 	Say func(console, loginLink string)
+	// Version is that of the build.
+	Version string
 	// Log receives what the nodes log.
 	Log io.Writer
 }
@@ -211,7 +213,7 @@ func (f *Fleet) start(name string) error {
 		return f.ctx.Err()
 	}
 	log := slog.New(slog.NewTextHandler(f.o.Log, nil)).With("robot", name)
-	n, err := node.New(f.settings(r.index), log)
+	n, err := node.New(f.settings(r.index), f.o.Version, log)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

@@ -97,6 +97,7 @@ func (s *settings) register(flags *pflag.FlagSet, only ...string) {
 	all.StringVar(&s.over.FleetFile, "fleet-file", "", "fleet file to join with (default: fleet.json in the data directory)")
 	all.BoolVar(&s.over.Voter, "voter", false, "offer this robot as a voter; an admin approves it")
 	all.StringSliceVar(&s.over.Mesh.Peers, "peer", nil, "host:port of a robot to try besides those found by mDNS")
+	all.BoolVar(&s.over.Mesh.Loopback, "loopback", false, "stay on this machine, beside a fleet of `skein dev`")
 	all.VisitAll(func(f *pflag.Flag) {
 		if len(only) == 0 || slices.Contains(only, f.Name) {
 			flags.AddFlag(f)
@@ -122,6 +123,7 @@ func (s *settings) load(flags *pflag.FlagSet) (config.Config, error) {
 		"fleet-file": func() { c.FleetFile = s.over.FleetFile },
 		"voter":      func() { c.Voter = s.over.Voter },
 		"peer":       func() { c.Mesh.Peers = s.over.Mesh.Peers },
+		"loopback":   func() { c.Mesh.Loopback = s.over.Mesh.Loopback },
 	} {
 		if flags.Changed(name) {
 			set()
@@ -138,7 +140,7 @@ func (s *settings) runLine(flags *pflag.FlagSet) string {
 		switch f.Name {
 		case "config", "data", "name":
 			line += " --" + f.Name + " " + shellQuote(f.Value.String())
-		case "voter":
+		case "voter", "loopback":
 			line += " --voter=" + f.Value.String()
 		}
 	})
@@ -174,7 +176,7 @@ func (a *app) joinCommand() *cobra.Command {
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	s.register(cmd.Flags(), "config", "data", "name", "voter", "peer")
+	s.register(cmd.Flags(), "config", "data", "name", "voter", "peer", "loopback")
 	cmd.Flags().DurationVar(&timeout, "timeout", joinTimeout, "how long to look for the fleet and wait for its answer")
 	return cmd
 }

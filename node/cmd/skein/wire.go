@@ -29,7 +29,7 @@ func starters() Starters {
 }
 
 func runNode(ctx context.Context, c config.Config) error {
-	n, err := node.New(c, node.Logger(c, os.Stderr))
+	n, err := node.New(c, thisBuild().Version, node.Logger(c, os.Stderr))
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func runDev(ctx context.Context, o DevOptions) error {
 	}
 	defer log.Close()
 	return live.Run(ctx, live.Options{
-		Robots: o.Robots, Voters: o.Voters, HTTP: o.HTTP, Data: o.Data, LAN: o.LAN, Log: log,
+		Robots: o.Robots, Voters: o.Voters, HTTP: o.HTTP, Data: o.Data, LAN: o.LAN, Version: thisBuild().Version, Log: log,
 		Say: func(console, loginLink string) {
 			if o.JSON {
 				json.NewEncoder(o.Out).Encode(map[string]string{"console": console, "login": loginLink})

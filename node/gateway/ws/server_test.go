@@ -79,10 +79,6 @@ func TestTheNameOfTheNode(t *testing.T) {
 }
 
 func TestWhoIsLetIn(t *testing.T) {
-	r := newReplica()
-	times := quickTiming()
-	times.speak = 100 * time.Millisecond
-	n := newNode(t, r, times)
 	for name, c := range map[string]struct {
 		say    []string
 		status websocket.StatusCode
@@ -102,7 +98,11 @@ func TestWhoIsLetIn(t *testing.T) {
 		"16 KB are too long":  {[]string{`{"type":"auth","token":"` + strings.Repeat("x", maxClientBytes) + `"}`}, 1009, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, _, err := n.dial()
+			times := quickTiming()
+			if c.code == endTooLate.code {
+				times.speak = 100 * time.Millisecond
+			}
+			p, _, err := newNode(t, newReplica(), times).dial()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,7 +133,7 @@ func TestBinaryMessagesAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.conn.Write(p.ctx, websocket.MessageBinary, []byte(`{"type":"auth","token":"good"}`)); err != nil {
+	if err := p.conn.Write(t.Context(), websocket.MessageBinary, []byte(`{"type":"auth","token":"good"}`)); err != nil {
 		t.Fatal(err)
 	}
 	p.closed(1008, "invalid")
@@ -339,7 +339,7 @@ func BenchmarkBroadcast(b *testing.B) {
 				p.until("snapshot")
 				go func() {
 					for {
-						if _, _, err := p.conn.Read(p.ctx); err != nil {
+						if _, _, err := p.conn.Read(b.Context()); err != nil {
 							return
 						}
 					}
