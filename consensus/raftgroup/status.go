@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,10 +46,8 @@ type Status struct {
 // Member reports whether the configuration has id, with a vote or without.
 func (s Status) Member(id ident.NodeID) bool {
 	for _, list := range [][]ident.NodeID{s.Voters, s.Nonvoters} {
-		for _, v := range list {
-			if v == id {
-				return true
-			}
+		if slices.Contains(list, id) {
+			return true
 		}
 	}
 	return false

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -187,4 +188,21 @@ func formed(t *testing.T, f *testFleet) {
 		}
 	}
 	whole(t, 10*time.Second, f.nodes)
+}
+
+func portText(port uint16) string { return strconv.Itoa(int(port)) }
+
+// settled waits until only probes are sent: no news is on its way any more.
+func settled(t *testing.T, lie *faults, nodes int) {
+	t.Helper()
+	const window = time.Second
+	since, before := time.Now(), lie.bytes.Load()
+	until(t, 20*time.Second, "the news is old", func() bool {
+		if time.Since(since) < window {
+			return false
+		}
+		rate := float64(lie.bytes.Load()-before) / time.Since(since).Seconds()
+		since, before = time.Now(), lie.bytes.Load()
+		return rate < 280*float64(nodes)
+	})
 }
