@@ -2,6 +2,8 @@ package propose
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -10,14 +12,22 @@ import (
 	"skein/mesh/wire"
 )
 
-// sendTimeout bounds the writing of one request or answer: a peer that does not
-// take it in that time is as good as gone.
-const sendTimeout = 5 * time.Second
+const (
+	// sendTimeout bounds the writing of one request or answer: a peer that does
+	// not take it in that time is as good as gone.
+	sendTimeout = 5 * time.Second
+	// unusedTimeout ends a stream on which nothing is asked. The leader waits a
+	// little longer, so that it is the proposer who closes.
+	unusedTimeout = time.Minute
+	leaderTimeout = unusedTimeout + 30*time.Second
+)
 
 // line is one stream to a leader, with requests under way on it.
 type line struct {
 	to   ident.NodeID
 	conn net.Conn
+	// gone is closed when the goroutine that reads has ended.
+	gone chan struct{}
 
 	sendMu sync.Mutex
 
@@ -28,8 +38,10 @@ type line struct {
 	over    chan struct{}          // closed when ended is set
 }
 
+var errNoWord = errors.New("the leader gives no answer")
+
 func newLine(to ident.NodeID, conn net.Conn) *line {
-	l := &line{to: to, conn: conn, waiting: map[uint64]chan answer{}, over: make(chan struct{})}
+	l := &line{to: to, conn: conn, gone: make(chan struct{}), waiting: map[uint64]chan answer{}, over: make(chan struct{})}
 	go l.receive() // ends when close is called or the stream breaks
 	return l
 }
@@ -55,10 +67,19 @@ func (l *line) close(why error) {
 }
 
 func (l *line) receive() {
+	defer close(l.gone)
 	for {
-		a, err := readAnswer(l.conn)
+		err := l.conn.SetReadDeadline(time.Now().Add(unusedTimeout))
+		var b []byte
+		if err == nil {
+			b, err = wire.ReadFrame(l.conn, maxAnswer)
+		}
+		var a answer
+		if err == nil {
+			a, err = decodeAnswer(b)
+		}
 		if err != nil {
-			l.close(err)
+			l.close(fmt.Errorf("stream to the leader: %w", err))
 			return
 		}
 		l.mu.Lock()
@@ -71,7 +92,8 @@ func (l *line) receive() {
 }
 
 // ask sends a request and waits for its answer. An error means that it is not
-// known what became of the request.
+// known what became of the request. A line that gives no answer in time is
+// closed, so that the next try does not wait on it again.
 func (l *line) ask(ctx context.Context, q request) (answer, error) {
 	waiter := make(chan answer, 1)
 	l.mu.Lock()
@@ -88,6 +110,8 @@ func (l *line) ask(ctx context.Context, q request) (answer, error) {
 		l.close(err)
 		return answer{}, err
 	}
+	patience := time.NewTimer(tryTimeout)
+	defer patience.Stop()
 	select {
 	case a := <-waiter:
 		return a, nil
@@ -95,14 +119,21 @@ func (l *line) ask(ctx context.Context, q request) (answer, error) {
 		return answer{}, l.ended
 	case <-ctx.Done():
 		return answer{}, ctx.Err()
+	case <-patience.C:
+		l.close(errNoWord)
+		return answer{}, errNoWord
 	}
 }
 
 func (l *line) send(q request) error {
+	b, err := encode(q)
+	if err != nil {
+		return err
+	}
 	l.sendMu.Lock()
 	defer l.sendMu.Unlock()
 	if err := l.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return err
 	}
-	return wire.WriteJSON(l.conn, q, maxRequest)
+	return wire.WriteFrame(l.conn, b, maxRequest)
 }

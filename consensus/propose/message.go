@@ -1,9 +1,11 @@
 package propose
 
 import (
-	"io"
+	"bytes"
+	"encoding/json"
 
 	"skein/consensus/event"
+	"skein/mesh/ident"
 	"skein/mesh/wire"
 )
 
@@ -11,9 +13,10 @@ import (
 const Protocol = "/skein/propose/1"
 
 const (
-	// maxRequest bounds one proposal on the wire, maxAnswer one answer.
-	maxRequest = 1 << 20
-	maxAnswer  = 16 << 10
+	// maxRequest bounds one proposal on the wire: a batch of event.MaxBatchBytes
+	// fits with room to spare. maxAnswer bounds one answer.
+	maxRequest = wire.MaxBatch
+	maxAnswer  = wire.MaxControl
 )
 
 // request is one proposal on its way to the leader.
@@ -24,26 +27,43 @@ type request struct {
 	Boot uint64 `json:"boot"`
 	N    uint64 `json:"n"`
 	// Token is a person's; empty means that the node speaks for itself.
-	Token  string        `json:"token,omitempty"`
-	Drafts []event.Draft `json:"drafts"`
+	Token string `json:"token,omitempty"`
+	// Drafts is a list of event.Draft, kept encoded from try to try.
+	Drafts json.RawMessage `json:"drafts"`
 }
 
 // answer is what became of a request: Fault, or the events it became.
 type answer struct {
-	ID    uint64       `json:"id"`
-	First uint64       `json:"first,omitempty"`
-	Last  uint64       `json:"last,omitempty"`
+	ID    uint64 `json:"id"`
+	First uint64 `json:"first,omitempty"`
+	Last  uint64 `json:"last,omitempty"`
+	// Fault is why it was refused.
 	Fault *event.Fault `json:"fault,omitempty"`
+	// State: the refusal is the replicated state's, given to this proposal and
+	// after everything that was proposed before it.
+	State bool `json:"state,omitempty"`
+	// Leader is who leads instead, as far as the node knows that was asked.
+	Leader ident.NodeID `json:"leader,omitempty"`
 }
 
-func readRequest(r io.Reader) (request, error) {
-	var q request
-	err := wire.ReadJSON(r, &q, maxRequest)
-	return q, err
+// encode is JSON that leaves the drafts' characters as they are: escaping those
+// that matter in HTML could make a batch six times as long.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-func readAnswer(r io.Reader) (answer, error) {
-	var a answer
-	err := wire.ReadJSON(r, &a, maxAnswer)
+func decodeRequest(b []byte) (q request, drafts []event.Draft, err error) {
+	if err = json.Unmarshal(b, &q); err == nil {
+		err = json.Unmarshal(q.Drafts, &drafts)
+	}
+	return q, drafts, err
+}
+
+func decodeAnswer(b []byte) (a answer, err error) {
+	err = json.Unmarshal(b, &a)
 	return a, err
 }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"skein/consensus/event"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
@@ -19,8 +21,8 @@ const (
 	patience = 10 * time.Second
 	// tryTimeout is how long one leader may take before it is asked again, or
 	// another is: one that hangs must not hold a proposal for ever.
-	tryTimeout = 2 * time.Second
-	// pause is the wait before another try, unless the leader becomes known.
+	tryTimeout = 3 * time.Second
+	// pause is the wait before another try, unless another leader was named.
 	pause = 25 * time.Millisecond
 	// catchUp is how long a receipt waits for this node to show the events.
 	catchUp = 2 * time.Second
@@ -73,76 +75,105 @@ type Receipt struct {
 type Proposer struct {
 	cfg Config
 	n   atomic.Uint64
+	// bytes bounds the requests of others that are under way here.
+	bytes *semaphore.Weighted
 
-	mu   sync.Mutex
-	line *line // to the present leader; nil when there is none
+	// opening holds a token while a stream is being opened.
+	opening chan struct{}
+
+	mu     sync.Mutex
+	line   *line // to the present leader; nil when there is none
+	closed bool
 }
 
 // New returns a Proposer.
-func New(cfg Config) *Proposer { return &Proposer{cfg: cfg} }
+func New(cfg Config) *Proposer {
+	return &Proposer{cfg: cfg, bytes: semaphore.NewWeighted(maxBytesUnderWay), opening: make(chan struct{}, 1)}
+}
 
-// Close ends the stream to the leader; proposals under way go on with a new one.
+// Close ends the stream to the leader; proposals from here on, and those under
+// way that need the stream, find no leader.
 func (p *Proposer) Close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.line != nil {
-		p.line.close(net.ErrClosed)
-		p.line = nil
+	p.closed = true
+	l := p.line
+	p.line = nil
+	p.mu.Unlock()
+	if l != nil {
+		l.close(net.ErrClosed)
+		<-l.gone
 	}
 }
 
 // Propose has drafts decided, all or none. It returns when a majority holds
 // them on disk and, if that takes at most 2 s more, this node has applied them.
 // Errors are *event.Fault; "unknown_outcome" means that they may still be
-// decided, so look before proposing anew.
+// decided, so look before proposing anew; with "busy", wait for
+// RetryAfterMillis.
 func (p *Proposer) Propose(ctx context.Context, drafts []event.Draft, by Authority) (Receipt, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
 	}
-	q := request{Boot: p.cfg.Boot, N: p.n.Add(1), Token: by.Token, Drafts: drafts}
-	outcome, err := p.untilDecided(ctx, q)
-	if err != nil {
-		return Receipt{}, err
+	encoded, err := encode(drafts)
+	if err != nil || len(encoded) > maxRequest-maxAnswer {
+		return Receipt{}, event.Refuse(event.CodeInvalid, "", "propose less at once, with data that is JSON",
+			"the proposal cannot be sent (%d bytes encoded, %v)", len(encoded), err)
+	}
+	q := request{Boot: p.cfg.Boot, N: p.n.Add(1), Token: by.Token, Drafts: encoded}
+	a, fault := p.untilDecided(ctx, q, drafts)
+	if fault != nil {
+		return Receipt{}, fault
 	}
 	waitCtx, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
-	if err := p.cfg.Replica.Wait(waitCtx, outcome.Last); err != nil {
-		p.cfg.Log.Debug("decided, but not yet shown here", "seq", outcome.Last, "err", err)
+	if err := p.cfg.Replica.Wait(waitCtx, a.Last); err != nil {
+		p.cfg.Log.Debug("decided, but not yet shown here", "seq", a.Last, "error", err)
 	}
-	return Receipt{First: outcome.First, Last: outcome.Last, Cursor: p.cfg.Replica.Cursor()}, nil
+	return Receipt{First: a.First, Last: a.Last, Cursor: p.cfg.Replica.Cursor()}, nil
 }
 
 // untilDecided tries leader after leader.
-func (p *Proposer) untilDecided(ctx context.Context, q request) (replica.Outcome, error) {
-	sent := false
+func (p *Proposer) untilDecided(ctx context.Context, q request, drafts []event.Draft) (answer, *event.Fault) {
+	var (
+		maybe bool // an earlier try may have got it decided
+		hint  ident.NodeID
+	)
 	for {
-		outcome, err := p.try(ctx, q)
-		fault, isFault := event.FaultOf(err)
-		switch {
-		case err == nil:
-			return outcome, nil
-		case isFault && fault.Code == event.CodeNoLeader:
-			// Certainly not decided by this try.
-		case !isFault || fault.Code == event.CodeUnknownOutcome:
-			sent = true
-		default:
-			return replica.Outcome{}, fault
+		a, err := p.try(ctx, q, drafts, hint)
+		if err == nil && a.Fault == nil {
+			return a, nil
 		}
-		timer := time.NewTimer(pause)
+		wait := time.Duration(pause)
+		switch {
+		case err != nil || a.Fault.Code == event.CodeUnknownOutcome && !a.State:
+			maybe = true
+		case a.Fault.Code == event.CodeNoLeader:
+			// Certainly not decided by this try.
+		case a.State || !maybe:
+			return answer{}, a.Fault
+		default:
+			wait = max(wait, time.Duration(a.Fault.RetryAfterMillis)*time.Millisecond)
+		}
+		if a.Leader != "" && a.Leader != hint {
+			hint = a.Leader // named by who was asked: ask there at once, but once
+			continue
+		}
+		hint = ""
+		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return replica.Outcome{}, expired(sent)
+			return answer{}, expired(maybe)
 		}
 	}
 }
 
 // expired is the fault of a proposal whose time is up.
-func expired(sent bool) *event.Fault {
-	if sent {
+func expired(maybe bool) *event.Fault {
+	if maybe {
 		return event.Refuse(event.CodeUnknownOutcome, "", "look whether it happened before you propose it anew",
 			"time ran out before an answer came; it may still be decided")
 	}
@@ -152,76 +183,59 @@ func expired(sent bool) *event.Fault {
 
 var errNoLeader = event.Refuse(event.CodeNoLeader, "", "try again", "no leader is known")
 
-// try puts the request to the present leader once.
-func (p *Proposer) try(ctx context.Context, q request) (replica.Outcome, error) {
-	leader, ok := p.cfg.Group.Leader()
+// try puts the request to the present leader once, or to hint if that is set.
+// An error means that it is not known what became of it.
+func (p *Proposer) try(ctx context.Context, q request, drafts []event.Draft, hint ident.NodeID) (answer, error) {
+	leader, ok := hint, hint != ""
 	if !ok {
-		return replica.Outcome{}, errNoLeader
+		leader, ok = p.cfg.Group.Leader()
+	}
+	if !ok {
+		return answer{Fault: errNoLeader}, nil
 	}
 	if leader == p.cfg.Self {
-		return p.decide(ctx, q, p.cfg.Self)
+		return p.decide(ctx, q, drafts, p.cfg.Self), nil
 	}
 	l, err := p.lineTo(ctx, leader)
 	if err != nil {
-		p.cfg.Log.Debug("leader not reached", "leader", leader, "err", err)
-		return replica.Outcome{}, errNoLeader
+		p.cfg.Log.Debug("leader not reached", "leader", leader, "error", err)
+		return answer{Fault: errNoLeader}, nil
 	}
-	tryCtx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
-	a, err := l.ask(tryCtx, q)
-	if err != nil {
-		return replica.Outcome{}, err
-	}
-	if a.Fault != nil {
-		return replica.Outcome{}, a.Fault
-	}
-	return replica.Outcome{First: a.First, Last: a.Last}, nil
+	return l.ask(ctx, q)
 }
 
-// decide runs at the leader: who speaks, is it well-formed, what becomes of it.
-func (p *Proposer) decide(ctx context.Context, q request, from ident.NodeID) (replica.Outcome, error) {
-	actor := event.Actor{Kind: event.KindNode, ID: string(from)}
-	if q.Token != "" {
-		var err error
-		if actor, err = p.cfg.Verify(q.Token); err != nil {
-			if fault, ok := event.FaultOf(err); ok {
-				return replica.Outcome{}, fault
-			}
-			return replica.Outcome{}, event.Refuse(event.CodeNotAllowed, "", "log in again", "the token is not valid: %v", err)
-		}
-	}
-	b := event.Batch{Producer: event.Producer{Node: from, Boot: q.Boot, N: q.N}, Actor: actor, Drafts: q.Drafts}
-	if err := b.Validate(); err != nil {
-		return replica.Outcome{}, err
-	}
-	outcome, err := p.cfg.Group.Submit(ctx, b)
-	if err != nil {
-		return replica.Outcome{}, err
-	}
-	return outcome, outcome.Err
-}
+var errLeaderChanged = errors.New("the leader has changed")
 
 // lineTo is the stream to the leader, opened if there is none.
 func (p *Proposer) lineTo(ctx context.Context, leader ident.NodeID) (*line, error) {
-	p.mu.Lock()
-	if l := p.line; l != nil {
-		if l.to == leader && l.alive() {
-			p.mu.Unlock()
-			return l, nil
-		}
-		l.close(errors.New("the leader has changed"))
-		p.line = nil
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	select {
+	case p.opening <- struct{}{}:
+		defer func() { <-p.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
+	p.mu.Lock()
+	l, closed := p.line, p.closed
 	p.mu.Unlock()
+	switch {
+	case closed:
+		return nil, net.ErrClosed
+	case l != nil && l.to == leader && l.alive():
+		return l, nil
+	case l != nil:
+		l.close(errLeaderChanged)
+	}
 	conn, err := p.cfg.Open(ctx, leader)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l := p.line; l != nil && l.to == leader && l.alive() {
-		conn.Close() // another caller was faster
-		return l, nil
+	if p.closed {
+		conn.Close()
+		return nil, net.ErrClosed
 	}
 	p.line = newLine(leader, conn)
 	return p.line, nil

@@ -243,8 +243,8 @@ func again(request func() error) (err error) {
 func (t *transport) tellCommitted(to raft.ServerID, term, index, entryTerm uint64) (holds bool, err error) {
 	self := []byte(t.id)
 	req := &raft.AppendEntriesRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},
-		Term:      term, Leader: self,
+		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},
+		Term:         term,
 		PrevLogEntry: index, PrevLogTerm: entryTerm, LeaderCommitIndex: index,
 	}
 	var resp raft.AppendEntriesResponse

@@ -84,9 +84,10 @@ func New(cfg Config) (*Service, error) {
 }
 
 // Run announces and looks until ctx ends, then says goodbye. It returns nil: an
-// interface that cannot be used is tried again.
+// interface that cannot be used is tried again. A ctx with a cause of its own
+// ends it as a crash would: without a goodbye.
 func (s *Service) Run(ctx context.Context) error {
-	defer s.end()
+	defer func() { s.end(errors.Is(context.Cause(ctx), context.Canceled)) }()
 	s.look(time.Now())
 	poll := time.NewTicker(lookEvery)
 	defer poll.Stop()
@@ -106,10 +107,12 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// end says goodbye and closes everything.
-func (s *Service) end() {
+// end closes everything, after a goodbye if that is wanted.
+func (s *Service) end(goodbye bool) {
 	for _, l := range s.links {
-		s.sendGoodbye(l)
+		if goodbye {
+			s.sendGoodbye(l)
+		}
 		l.conn.Close()
 	}
 	s.wg.Wait()

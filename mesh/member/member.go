@@ -230,7 +230,8 @@ func (s *Service) AddressChanged() { signal(s.moved) }
 func (s *Service) Seek() { signal(s.wake) }
 
 // Run keeps the node in touch until ctx ends; then it leaves and closes. It
-// returns nil.
+// returns nil. A ctx with a cause of its own ends it as a crash would: without
+// a goodbye.
 func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.rejoin(ctx) })
@@ -251,7 +252,9 @@ func (s *Service) Run(ctx context.Context) error {
 			s.update(false)
 			s.Seek()
 		case <-ctx.Done():
-			s.leave()
+			if errors.Is(context.Cause(ctx), context.Canceled) {
+				s.leave()
+			}
 			return nil
 		}
 	}
