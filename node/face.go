@@ -32,6 +32,10 @@ import (
 
 const loginProtocol link.Protocol = auth.Protocol
 
+// decideTimeout bounds what people ask to be decided. It is shorter than the 10 s
+// that a command waits, so that its answer is "no leader" and not silence.
+const decideTimeout = 8 * time.Second
+
 // readyAge is how old the leader's last word may be on a node that calls itself ready.
 const readyAge = 15 * time.Second
 
@@ -125,6 +129,8 @@ func (w *window) Events(ctx context.Context, since uint64, fit view.EventFilter,
 
 // Propose implements rest.Proposer.
 func (w *window) Propose(ctx context.Context, token string, drafts []view.Draft) (view.Receipt, error) {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
 	r, err := w.body.proposer.Propose(ctx, drafts, propose.Authority{Token: token})
 	return view.Receipt{First: r.First, Last: r.Last, Cursor: r.Cursor}, err
 }
@@ -142,7 +148,11 @@ func (w *window) Ready() string {
 }
 
 // Leave implements rest.Node: the fleet forgets the node, and the node stops.
-func (w *window) Leave(ctx context.Context) error { return w.body.leave(ctx) }
+func (w *window) Leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	return w.body.leave(ctx)
+}
 
 // URL implements rest.Node: the address under which others know this node, or
 // the one on this machine while there is none.

@@ -78,7 +78,7 @@ func (s *self) askAll(ctx context.Context, host *link.Host, c join.Credential, p
 	for _, e := range s.book.All() {
 		members[e.ID] = e
 	}
-	applicant := join.Applicant{Credential: c, Key: s.key, Name: s.cfg.NodeName()}
+	applicant := join.Applicant{Credential: c, Key: s.key, Name: s.cfg.NodeName(), Now: s.now}
 	why := errors.New("no robot of the fleet was found on the network yet; if there are some, check that the fleet file is of the fleet they are in")
 	say := time.NewTicker(sayAgain)
 	defer say.Stop()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"skein/mesh/discover"
 	"skein/mesh/ident"
@@ -27,6 +28,8 @@ type self struct {
 	boot    uint64
 	ring    *keyring.Ring
 	book    *discover.Book
+	// now is the wall clock that is compared with the fleet's before joining.
+	now func() time.Time
 	// member is nil until the node is admitted.
 	member atomic.Pointer[ident.Membership]
 }
@@ -46,7 +49,7 @@ func openSelf(cfg config.Config, version string, log *slog.Logger) (*self, error
 }
 
 func readSelf(cfg config.Config, version string, log *slog.Logger, dir *datadir.Dir) (*self, error) {
-	s := &self{cfg: cfg, version: version, log: log, dir: dir}
+	s := &self{cfg: cfg, version: version, log: log, dir: dir, now: time.Now}
 	var err error
 	if s.boot, err = nextBoot(dir.Boots()); err != nil {
 		return nil, err

@@ -100,6 +100,9 @@ func (o *Office) Admit(ctx context.Context, remote ident.NodeID, r join.Request,
 		return o.decide(ctx, r, nonce)
 	}
 	a, err := o.ask(ctx, leader, question{Join: &r, Nonce: nonce})
+	if refusal, ok := errors.AsType[*join.Refusal](err); ok {
+		return join.Grant{}, refusal // the leader's decision, not a fault on the way
+	}
 	if err != nil {
 		o.cfg.Log.Warn("leader did not answer a request to join", "leader", leader, "error", err)
 		return join.Grant{}, refuse(join.CodeNoLeader, "the fleet's leader does not answer", "wait; joining is tried again")

@@ -28,7 +28,7 @@
 //
 // Bounds: 4 MiB a request, 256 requests under way on a stream and 32 MiB of them
 // on a node (beyond that the reader waits and the sender feels it), 1 minute
-// until an unused stream is closed, 3 s for one try, 10 s for a proposal whose
+// until an unused stream is closed, 3 s for one try, 8 s for a proposal whose
 // context has no deadline.
 //
 // Only node (composition), sim and tests import it.

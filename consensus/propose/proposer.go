@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	// patience bounds a proposal whose context has no deadline.
-	patience = 10 * time.Second
+	// patience bounds a proposal whose context has no deadline. It is shorter than
+	// the 10 s that a command waits for its answer, so that the answer is "no
+	// leader" and not silence.
+	patience = 8 * time.Second
 	// tryTimeout is how long one leader may take before it is asked again, or
 	// another is: one that hangs must not hold a proposal for ever.
 	tryTimeout = 3 * time.Second
@@ -156,8 +158,8 @@ func (p *Proposer) untilDecided(ctx context.Context, q request, drafts []event.D
 		default:
 			wait = max(wait, time.Duration(a.Fault.RetryAfterMillis)*time.Millisecond)
 		}
-		if a.Leader != "" && a.Leader != hint {
-			hint = a.Leader // named by who was asked: ask there at once, but once
+		if a.Leader != "" && hint == "" {
+			hint = a.Leader // ask there at once, but only once before the next pause
 			continue
 		}
 		hint = ""

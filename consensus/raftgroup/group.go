@@ -352,6 +352,9 @@ func (g *Group) lead(ctx context.Context, r *raft.Raft) {
 		return
 	}
 	g.readyTerm.Store(term)
+	// What earlier leaders committed, followers may not have heard of. The last
+	// committed entry is of this term: the barrier or one after it.
+	g.tellLater(committed{term: term, index: r.CommitIndex(), entryTerm: term})
 	g.news.tell()
 }
 

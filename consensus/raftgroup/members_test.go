@@ -97,6 +97,7 @@ func TestRemovedVoterDoesNotDisturb(t *testing.T) {
 	all := c.form(3)
 	c.mustDecide(1)
 	gone := all[2]
+	until(t, "it knows that it votes", func() bool { return slices.Contains(gone.Status().Voters, gone.id) })
 	c.kill(gone)
 	if err := all[0].RemoveServer(t.Context(), gone.id); err != nil {
 		t.Fatal(err)
@@ -106,7 +107,11 @@ func TestRemovedVoterDoesNotDisturb(t *testing.T) {
 	}
 	term := all[0].Status().Term
 	back := c.start(2) // it has not heard of its removal
-	until(t, "it tries to become leader", func() bool { return back.Status().State == Candidate })
+	// Or the leader was still telling it of its removal when it came back.
+	until(t, "it tries to become leader, or knows better", func() bool {
+		s := back.Status()
+		return s.State == Candidate || !s.Member(gone.id) && s.LastIndex > 0
+	})
 	time.Sleep(5 * shippedElection)
 	for _, m := range all[:2] {
 		if s := m.Status(); s.Term != term || s.Leader != all[0].id {

@@ -10,9 +10,15 @@ import (
 	"skein/mesh/ident"
 )
 
-// tellAfter is how long after a commit followers are told of it, if no newer
-// entry is under way by then that would tell them in passing.
-const tellAfter = 15 * time.Millisecond
+const (
+	// tellAfter is how long after a commit followers are told of it, if no newer
+	// entry is under way by then that would tell them in passing.
+	tellAfter = 15 * time.Millisecond
+	// tellTries is how often a follower is told that answers but does not hold
+	// the entry yet, because raft is still finding out where its log ends. The
+	// waits between grow from tellAfter to about two seconds.
+	tellTries = 8
+)
 
 // committed names a committed entry of a term in which this node led.
 type committed struct{ term, index, entryTerm uint64 }
@@ -29,6 +35,12 @@ type teller struct {
 }
 
 func newTeller() *teller { return &teller{wake: make(chan struct{}, 1)} }
+
+func (t *teller) get() committed {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.newest
+}
 
 // tellLater notes a commit that followers should hear of.
 func (g *Group) tellLater(c committed) {
@@ -61,9 +73,6 @@ func (g *Group) tell(ctx context.Context, r *raft.Raft) {
 		if g.sending.Load() > 0 {
 			continue // the next entry tells, and its own commit comes here
 		}
-		g.teller.mu.Lock()
-		c := g.teller.newest
-		g.teller.mu.Unlock()
 		status := g.Status()
 		for _, id := range append(status.Voters, status.Nonvoters...) {
 			if id == g.cfg.ID {
@@ -77,12 +86,33 @@ func (g *Group) tell(ctx context.Context, r *raft.Raft) {
 			case place <- struct{}{}:
 				told.Go(func() {
 					defer func() { <-place }()
-					if _, err := g.transport.Load().tellCommitted(raft.ServerID(id), c.term, c.index, c.entryTerm); err != nil {
-						g.cfg.Log.Debug("follower not told of a commit", "node", id, "error", err)
-					}
+					g.tellOne(ctx, id)
 				})
-			default:
+			default: // who is being told now is told the newest
 			}
 		}
+	}
+}
+
+// tellOne tells a follower of the newest commit until it holds it. One that
+// cannot be reached hears of it from raft when it is back.
+func (g *Group) tellOne(ctx context.Context, id ident.NodeID) {
+	pause := tellAfter
+	for range tellTries {
+		c := g.teller.get()
+		holds, err := g.transport.Load().tellCommitted(raft.ServerID(id), c.term, c.index, c.entryTerm)
+		if err != nil {
+			g.cfg.Log.Debug("follower not told of a commit", "node", id, "error", err)
+			return
+		}
+		if _, leading := g.Leading(); holds && g.teller.get() == c || !leading {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause *= 2
 	}
 }

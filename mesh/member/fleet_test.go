@@ -38,6 +38,8 @@ type testFleet struct {
 	t     *testing.T
 	keys  keyring.Keys
 	nodes []*testNode
+	// running are all that were ever started.
+	running []*testNode
 }
 
 func newFleet(t *testing.T, n int, edit func(*Config)) *testFleet {
@@ -100,9 +102,21 @@ func (f *testFleet) start(key ident.Key, boot uint64, edit func(*Config)) *testN
 		defer close(n.done)
 		n.Run(ctx)
 	}()
-	f.t.Cleanup(n.stop)
 	f.nodes = append(f.nodes, n)
+	if f.running = append(f.running, n); len(f.running) == 1 {
+		f.t.Cleanup(f.stopAll)
+	}
 	return n
+}
+
+// stopAll stops at once what would take a second each.
+func (f *testFleet) stopAll() {
+	for _, n := range f.running {
+		n.cancel()
+	}
+	for _, n := range f.running {
+		<-n.done
+	}
 }
 
 var errRevoked = errors.New("revoked")

@@ -91,10 +91,10 @@ type Timings struct {
 // DefaultTimings are for a LAN of 5 to 100 robots.
 func DefaultTimings() Timings {
 	return Timings{
-		Probe:        800 * time.Millisecond,
+		Probe:        850 * time.Millisecond,
 		ProbeTimeout: 300 * time.Millisecond,
 		Gossip:       100 * time.Millisecond,
-		PushPull:     10 * time.Minute,
+		PushPull:     15 * time.Minute,
 		RejoinMin:    time.Second,
 		RejoinMax:    30 * time.Second,
 		KeyUse:       3 * time.Second,
@@ -184,6 +184,7 @@ func (s *Service) memberlistConfig() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = s.table.self
 	c.Transport = s.cfg.wrap(s.net)
+	c.BindPort, c.AdvertisePort = 0, 0 // see placeAddr
 	c.Keyring = s.keys
 	c.Delegate = delegate{s}
 	c.Events = s.table

@@ -21,7 +21,7 @@ const (
 	joinsAtOnce     = 3
 	// rejoinLook is how often a node that misses nobody looks at Known again.
 	rejoinLook = 5 * time.Second
-	// catchUpEvery bounds exchanges made because a stranger spoke.
+	// catchUpEvery bounds exchanges made because packets show that lists differ.
 	catchUpEvery = 2 * time.Second
 	// rejoinFleet is the fleet size up to which RejoinMax holds. Above it waits
 	// grow in proportion, so that a whole fleet looking for one robot that is
@@ -109,19 +109,25 @@ func (s *Service) rejoin(ctx context.Context) {
 	}
 }
 
-// catchUp exchanges lists with some member whenever a node that we do not know
-// expects an answer from us. Gossip misses a node now and then, and the regular
-// exchange is rare because it is the dearest part of the traffic.
+// catchUp exchanges lists when packets show that somebody's is wrong: a node
+// that we do not know expects an answer from us, or one that we take for dead
+// speaks. Gossip misses a node now and then, and after a split two nodes may see
+// each other differently; the regular exchange of lists, which would mend both,
+// is rare because it is the dearest part of the traffic.
 func (s *Service) catchUp(ctx context.Context) {
 	for {
+		var with ident.Endpoint
 		select {
-		case <-s.table.stranger:
+		case with = <-s.table.behind:
 		case <-ctx.Done():
 			return
 		}
-		if others := s.table.others(); len(others) > 0 {
-			if err := s.contact(ctx, others[rand.IntN(len(others))]); err != nil {
-				s.log.Debug("cannot exchange lists", "error", err)
+		if others := s.table.others(); with.ID == "" && len(others) > 0 {
+			with = others[rand.IntN(len(others))]
+		}
+		if with.ID != "" && s.cfg.Refused(with.ID) == nil {
+			if err := s.contact(ctx, with); err != nil {
+				s.log.Debug("cannot exchange lists", "with", with.ID, "error", err)
 			}
 		}
 		if !pass(ctx, nil, catchUpEvery) {

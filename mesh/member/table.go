@@ -26,6 +26,10 @@ const (
 	MaxGone = 1024
 	// RememberGone is for how long a node that is gone is listed.
 	RememberGone = 24 * time.Hour
+	// blockFor is for how long packets and streams from a refused node's last
+	// address are dropped: until its gossip key is worth nothing. Not longer,
+	// because another robot may get that address.
+	blockFor = time.Minute
 )
 
 // errStale: the same boot of the node has said something newer.
@@ -63,8 +67,9 @@ type row struct {
 	member Member
 	// listed: memberlist has taken the node in. Rows without it are statements
 	// that memberlist has not (yet) acted on; they are not shown.
-	listed  bool
-	refused bool
+	listed    bool
+	refused   bool
+	refusedAt time.Time
 	// newest is the latest verified statement and raw its bytes, so that the
 	// same bytes, which gossip brings many times, are verified once.
 	newest statement
@@ -91,12 +96,11 @@ type table struct {
 	changed chan struct{}
 	// lost likewise: a member died, so try harder to find it again.
 	lost chan struct{}
-	// stranger likewise: a node that we do not know expects an answer, so some
-	// news has passed us by.
-	stranger chan struct{}
-
-	// blocked are the addresses that refused nodes were last at.
-	blocked atomic.Pointer[map[netip.AddrPort]bool]
+	// behind has room for one node to exchange lists with, because what it does
+	// shows that one of us is wrong; the zero endpoint means anyone.
+	behind chan ident.Endpoint
+	// marks tell what to make of packets by where they come from.
+	marks atomic.Pointer[marks]
 
 	mu   sync.Mutex
 	rows map[string]*row
@@ -104,14 +108,14 @@ type table struct {
 
 func newTable(self ident.NodeID, refused func(ident.NodeID) error) *table {
 	return &table{
-		self:     nameOf(self),
-		refused:  refused,
-		now:      time.Now,
-		foreign:  func(statement) {},
-		changed:  make(chan struct{}, 1),
-		lost:     make(chan struct{}, 1),
-		stranger: make(chan struct{}, 1),
-		rows:     make(map[string]*row),
+		self:    nameOf(self),
+		refused: refused,
+		now:     time.Now,
+		foreign: func(statement) {},
+		changed: make(chan struct{}, 1),
+		lost:    make(chan struct{}, 1),
+		behind:  make(chan ident.Endpoint, 1),
+		rows:    make(map[string]*row),
 	}
 }
 
@@ -213,6 +217,7 @@ func (t *table) take(n *memberlist.Node) {
 	}
 	r.listed = true
 	r.member.Endpoint, r.member.Boot = st.endpoint, st.boot
+	t.mark()
 	signal(t.changed)
 }
 
@@ -227,6 +232,7 @@ func (t *table) NotifyLeave(n *memberlist.Node) {
 	}
 	r.member.State, r.member.Since = Dead, t.now()
 	t.prune()
+	t.mark()
 	signal(t.changed)
 	if !r.refused {
 		signal(t.lost)
@@ -268,22 +274,87 @@ func (t *table) refresh() {
 	}
 }
 
-// judge notes whether a node is refused, and where it was when that changes.
+// judge notes whether a node is refused.
 func (t *table) judge(r *row, refused bool) {
 	if r == nil || r.refused == refused {
 		return
 	}
-	r.refused = refused
-	blocked := make(map[netip.AddrPort]bool)
+	r.refused, r.refusedAt = refused, t.now()
+	t.mark()
+	signal(t.changed)
+}
+
+// marks are addresses whose packets say something.
+type marks struct {
+	// dead are the nodes that we take for dead, by where they were.
+	dead map[netip.AddrPort]ident.Endpoint
+	// blocked and blockedHosts are where refused nodes were, and until when that
+	// counts. A host that is also a welcome node's is not blocked.
+	blocked      map[netip.AddrPort]time.Time
+	blockedHosts map[netip.Addr]time.Time
+}
+
+// mark works the marks out anew; they are few and change seldom.
+func (t *table) mark() {
+	m := marks{make(map[netip.AddrPort]ident.Endpoint), make(map[netip.AddrPort]time.Time), make(map[netip.Addr]time.Time)}
 	for _, r := range t.rows {
-		if r.refused {
-			for _, a := range r.newest.endpoint.Addrs {
-				blocked[netip.AddrPortFrom(a, r.newest.endpoint.GossipPort)] = true
+		e := r.newest.endpoint
+		for _, a := range e.Addrs {
+			at := netip.AddrPortFrom(a, e.GossipPort)
+			switch {
+			case r.refused:
+				m.blocked[at], m.blockedHosts[a] = r.refusedAt.Add(blockFor), r.refusedAt.Add(blockFor)
+			case r.listed && r.member.State == Dead:
+				m.dead[at] = e
 			}
 		}
 	}
-	t.blocked.Store(&blocked)
-	signal(t.changed)
+	for _, r := range t.rows {
+		if r.refused || !r.listed || r.member.State != Alive {
+			continue
+		}
+		for _, a := range r.member.Addrs {
+			at := netip.AddrPortFrom(a, r.member.GossipPort)
+			delete(m.dead, at)
+			delete(m.blocked, at)
+			delete(m.blockedHosts, a)
+		}
+	}
+	t.marks.Store(&m)
+}
+
+// hear looks at where a packet comes from and reports whether to take it. One
+// from a node that we take for dead is a reason to talk to that node.
+func (t *table) hear(from netip.AddrPort) bool {
+	m := t.marks.Load()
+	if m == nil {
+		return true
+	}
+	if until, ok := m.blocked[from]; ok && t.now().Before(until) {
+		return false
+	}
+	if e, ok := m.dead[from]; ok {
+		t.suggest(e)
+	}
+	return true
+}
+
+// admits reports whether to take a stream from a host.
+func (t *table) admits(host netip.Addr) bool {
+	m := t.marks.Load()
+	if m == nil {
+		return true
+	}
+	until, ok := m.blockedHosts[host]
+	return !ok || t.now().After(until)
+}
+
+// suggest asks for an exchange of lists.
+func (t *table) suggest(with ident.Endpoint) {
+	select {
+	case t.behind <- with:
+	default:
+	}
 }
 
 // members lists everyone that is not refused, ordered by id.
@@ -324,27 +395,24 @@ func (t *table) others() []ident.Endpoint {
 	return list
 }
 
-// where gives the addresses of a member. ok is false for an unknown node and
-// for a refused one: nothing is sent to either.
-func (t *table) where(name string) (addrs []netip.Addr, port uint16, ok bool) {
+// where gives the addresses of a node, none if it is refused. An unknown name
+// is a sign that some news has passed us by.
+func (t *table) where(name string) (addrs []netip.Addr, port uint16, known bool) {
+	if name == "" {
+		return nil, 0, false
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.rows[name]
-	if r == nil {
-		signal(t.stranger)
-	}
-	if r == nil || r.refused {
+	switch {
+	case r == nil:
+		t.suggest(ident.Endpoint{})
 		return nil, 0, false
+	case r.refused:
+		return nil, 0, true
+	case r.listed:
+		return r.member.Addrs, r.member.GossipPort, true
+	default:
+		return r.newest.endpoint.Addrs, r.newest.endpoint.GossipPort, true
 	}
-	e := r.member.Endpoint
-	if !r.listed {
-		e = r.newest.endpoint
-	}
-	return e.Addrs, e.GossipPort, true
-}
-
-// unwelcome reports whether a packet from this address comes from a refused node.
-func (t *table) unwelcome(from netip.AddrPort) bool {
-	blocked := t.blocked.Load()
-	return blocked != nil && (*blocked)[from]
 }

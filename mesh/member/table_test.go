@@ -82,16 +82,53 @@ func TestRefusedNodeIsGoneFromListAndRoutes(t *testing.T) {
 	})
 	mustSay(t, tb, key, st)
 	from := addrPort("10.0.0.1:2")
-	if _, _, ok := tb.where(nameOf(st.endpoint.ID)); !ok || tb.unwelcome(from) || len(tb.members()) != 1 {
+	if to, _, _ := tb.where(nameOf(st.endpoint.ID)); len(to) != 1 || !tb.hear(from) || !tb.admits(from.Addr()) || len(tb.members()) != 1 {
 		t.Fatal("a welcome node is not served")
 	}
 	refused = true
 	tb.refresh()
-	if _, _, ok := tb.where(nameOf(st.endpoint.ID)); ok || !tb.unwelcome(from) || len(tb.members()) != 0 {
+	if to, _, known := tb.where(nameOf(st.endpoint.ID)); len(to) != 0 || !known || tb.hear(from) || tb.admits(from.Addr()) || len(tb.members()) != 0 {
 		t.Fatal("a refused node is still served")
 	}
 	if err := say(tb, key, st); !errors.Is(err, errRevoked) {
 		t.Fatalf("refused node says it is alive: %v, want errRevoked", err)
+	}
+	// Another robot gets its address: at the latest after blockFor it is heard.
+	now := time.Now()
+	tb.now = func() time.Time { return now.Add(blockFor + time.Second) }
+	if !tb.hear(from) || !tb.admits(from.Addr()) {
+		t.Fatal("an address is blocked for ever")
+	}
+	tb.now = time.Now
+	heirKey, heir := someone(t, "10.0.0.1")
+	mustSay(t, tb, heirKey, heir)
+	if !tb.hear(from) || !tb.admits(from.Addr()) {
+		t.Fatal("a welcome node is blocked for who had its address before")
+	}
+}
+
+func TestPacketFromADeadNodeIsAReasonToTalk(t *testing.T) {
+	me, _ := someone(t, "10.0.0.9")
+	key, st := someone(t, "10.0.0.1")
+	tb := newTable(me.ID(), noRefusal)
+	mustSay(t, tb, key, st)
+	tb.NotifyLeave(&memberlist.Node{Name: nameOf(st.endpoint.ID)})
+	tb.hear(addrPort("10.0.0.1:9")) // somebody else there
+	select {
+	case e := <-tb.behind:
+		t.Fatalf("suggested %v", e)
+	default:
+	}
+	if !tb.hear(addrPort("10.0.0.1:2")) {
+		t.Fatal("a dead node's packet is dropped")
+	}
+	select {
+	case e := <-tb.behind:
+		if e.ID != st.endpoint.ID {
+			t.Fatalf("suggested %v", e)
+		}
+	default:
+		t.Fatal("nothing follows from it")
 	}
 }
 

@@ -253,14 +253,20 @@ func contents(t testing.TB, dir string) map[string]string {
 	return out
 }
 
-// unchanged fails the test for every file that is not as it was.
-func unchanged(t testing.TB, before, after map[string]string) {
+// unharmed fails the test for every file that is not as it was.
+func unharmed(t testing.TB, before, after map[string]string) {
 	t.Helper()
 	for name, digest := range before {
 		if after[name] != digest {
 			t.Errorf("%s was changed or removed", name)
 		}
 	}
+}
+
+// unchanged is unharmed, and nothing new besides.
+func unchanged(t testing.TB, before, after map[string]string) {
+	t.Helper()
+	unharmed(t, before, after)
 	for name := range after {
 		if _, there := before[name]; !there {
 			t.Errorf("%s was made", name)

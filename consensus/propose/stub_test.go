@@ -1,0 +1,428 @@
+package propose
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"skein/consensus/event"
+	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/replica"
+	"skein/mesh/ident"
+	"skein/mesh/wire"
+)
+
+// seat is a Group that the test steers.
+type seat struct {
+	mu     sync.Mutex
+	leader ident.NodeID
+	submit func(event.Batch) (replica.Outcome, error)
+}
+
+func (s *seat) Leader() (ident.NodeID, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leader, s.leader != ""
+}
+
+func (s *seat) lead(id ident.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leader = id
+}
+
+func (s *seat) Submit(_ context.Context, b event.Batch) (replica.Outcome, error) { return s.submit(b) }
+
+// upToDate is a copy that has everything.
+type upToDate struct{}
+
+func (upToDate) Wait(context.Context, uint64) error { return nil }
+func (upToDate) Cursor() event.Cursor               { return event.Cursor{History: "h", Seq: 1000} }
+
+type lone struct {
+	*Proposer
+	seat   *seat
+	host   *testnet.Host
+	opened atomic.Int64
+}
+
+func newLone(t *testing.T, n *testnet.Net, i int) *lone {
+	t.Helper()
+	host, err := n.Start(testnet.ID(i))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lone{seat: &seat{}, host: host}
+	l.Proposer = New(Config{Self: host.ID, Boot: 1, Group: l.seat, Replica: upToDate{}, Verify: verify, Log: testLog(t),
+		Open: func(ctx context.Context, id ident.NodeID) (net.Conn, error) {
+			l.opened.Add(1)
+			return host.Link("propose").Open(ctx, id)
+		}})
+	host.Handle("propose", l.Handle)
+	t.Cleanup(func() { l.Close(); host.Kill() })
+	return l
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func wantFault(t *testing.T, err error, code event.Code) *event.Fault {
+	t.Helper()
+	fault, ok := event.FaultOf(err)
+	if !ok || fault.Code != code {
+		t.Fatalf("got %v, want %s", err, code)
+	}
+	return fault
+}
+
+// TestSilentLeaderIsLeft: the first leader reads and never answers.
+func TestSilentLeaderIsLeft(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	node, silent, good := newLone(t, n, 0), newLone(t, n, 1), newLone(t, n, 2)
+	asked := make(chan request, 10)
+	silent.host.Handle("propose", func(ctx context.Context, conn net.Conn, _ ident.NodeID) {
+		for {
+			q, _, err := readOne(conn)
+			if err != nil {
+				return
+			}
+			asked <- q
+		}
+	})
+	good.seat.lead(good.cfg.Self)
+	good.seat.submit = func(b event.Batch) (replica.Outcome, error) { return replica.Outcome{First: 5, Last: 5}, nil }
+	node.seat.lead(silent.cfg.Self)
+	go func() {
+		<-asked
+		node.seat.lead(good.cfg.Self)
+	}()
+	r, err := node.Propose(within(t, 3*tryTimeout), group(1), ada)
+	if err != nil || r.First != 5 {
+		t.Fatalf("%+v %v", r, err)
+	}
+}
+
+// TestSilentStreamIsReplaced: the leader is well, only this stream is dead.
+func TestSilentStreamIsReplaced(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	node, leader := newLone(t, n, 0), newLone(t, n, 1)
+	leader.seat.lead(leader.cfg.Self)
+	leader.seat.submit = func(event.Batch) (replica.Outcome, error) { return replica.Outcome{First: 5, Last: 5}, nil }
+	var streams atomic.Int64
+	leader.host.Handle("propose", func(ctx context.Context, conn net.Conn, remote ident.NodeID) {
+		if streams.Add(1) > 1 {
+			leader.Handle(ctx, conn, remote)
+			return
+		}
+		for {
+			if _, _, err := readOne(conn); err != nil {
+				return
+			}
+		}
+	})
+	node.seat.lead(leader.cfg.Self)
+	if _, err := node.Propose(within(t, 2*tryTimeout), group(1), ada); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEncodingLeavesCharactersAlone(t *testing.T) {
+	drafts := []event.Draft{{Data: []byte(`"<&>"`), Cause: "<&>"}}
+	if b, err := encode(drafts); err != nil || strings.Count(string(b), "<&>") != 2 {
+		t.Fatalf("%s %v", b, err)
+	}
+}
+
+func TestSilentLeaderAndNoTime(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	node, silent := newLone(t, n, 0), newLone(t, n, 1)
+	silent.host.Handle("propose", func(ctx context.Context, conn net.Conn, _ ident.NodeID) { <-ctx.Done() })
+	node.seat.lead(silent.cfg.Self)
+	_, err := node.Propose(within(t, 200*time.Millisecond), group(1), ada)
+	wantFault(t, err, event.CodeUnknownOutcome)
+}
+
+func TestHintsAreFollowedButNotInCircles(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	node, old, leader := newLone(t, n, 0), newLone(t, n, 1), newLone(t, n, 2)
+	leader.seat.lead(leader.cfg.Self)
+	leader.seat.submit = func(b event.Batch) (replica.Outcome, error) { return replica.Outcome{First: 7, Last: 7}, nil }
+	old.seat.lead(leader.cfg.Self)
+	node.seat.lead(old.cfg.Self) // has not heard of the change
+	if r, err := node.Propose(within(t, 5*time.Second), group(1), ada); err != nil || r.First != 7 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	// Two that name each other.
+	leader.seat.lead(old.cfg.Self)
+	before := node.opened.Load()
+	_, err := node.Propose(within(t, 20*pause), group(2), ada)
+	wantFault(t, err, event.CodeNoLeader)
+	if tries := node.opened.Load() - before; tries > 2*21 {
+		t.Fatalf("%d streams in 20 pauses", tries)
+	}
+}
+
+func TestNumbersAreUsedOnce(t *testing.T) {
+	t.Parallel()
+	node := newLone(t, testnet.New(), 0)
+	node.seat.lead(node.cfg.Self)
+	var seen []event.Producer
+	node.seat.submit = func(b event.Batch) (replica.Outcome, error) {
+		seen = append(seen, b.Producer)
+		if len(seen) < 3 {
+			return replica.Outcome{}, event.Refuse(event.CodeUnknownOutcome, "", "", "leadership lost")
+		}
+		return replica.Outcome{First: 1, Last: 1}, nil
+	}
+	for range 2 {
+		if _, err := node.Propose(within(t, 5*time.Second), group(1), ada); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(seen) != 4 || seen[0] != seen[1] || seen[1] != seen[2] || seen[3].N != seen[2].N+1 || seen[0].Node != node.cfg.Self || seen[0].Boot != 1 {
+		t.Fatalf("producers were %v", seen)
+	}
+}
+
+// TestOnlyTheStateRefusesAfterAnUncertainTry: the first try may have been
+// decided, so a token that has expired since proves nothing.
+func TestOnlyTheStateRefusesAfterAnUncertainTry(t *testing.T) {
+	t.Parallel()
+	unknown := event.Refuse(event.CodeUnknownOutcome, "", "", "leadership lost")
+	conflict := event.Refuse(event.CodeConflict, "", "", "version is 7")
+	busy := event.Refuse(event.CodeBusy, "", "", "queue full")
+	for name, tc := range map[string]struct {
+		answers []replica.Outcome
+		errs    []error
+		expired bool
+		want    event.Code
+	}{
+		"token expires":       {[]replica.Outcome{{}}, []error{unknown}, true, event.CodeUnknownOutcome},
+		"state says no":       {[]replica.Outcome{{}, {Err: conflict}}, []error{unknown, nil}, false, event.CodeConflict},
+		"busy, then no":       {[]replica.Outcome{{}, {}, {Err: conflict}}, []error{unknown, busy, nil}, false, event.CodeConflict},
+		"busy at first":       {[]replica.Outcome{{}}, []error{busy}, false, event.CodeBusy},
+		"state has forgotten": {[]replica.Outcome{{Err: unknown}}, []error{nil}, false, event.CodeUnknownOutcome},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node := newLone(t, testnet.New(), 0)
+			node.seat.lead(node.cfg.Self)
+			tries := 0
+			node.cfg.Verify = func(token string) (event.Actor, error) {
+				if tc.expired && tries > 0 {
+					return event.Actor{}, errors.New("expired")
+				}
+				return verify(token)
+			}
+			node.seat.submit = func(event.Batch) (replica.Outcome, error) {
+				i := min(tries, len(tc.answers)-1)
+				tries++
+				return tc.answers[i], tc.errs[i]
+			}
+			_, err := node.Propose(within(t, 500*time.Millisecond), group(1), ada)
+			wantFault(t, err, tc.want)
+			if tries != len(tc.answers) {
+				t.Fatalf("%d tries, want %d", tries, len(tc.answers))
+			}
+		})
+	}
+}
+
+func TestReceiptDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
+	node := newLone(t, testnet.New(), 0)
+	node.seat.lead(node.cfg.Self)
+	node.seat.submit = func(event.Batch) (replica.Outcome, error) { return replica.Outcome{First: 3, Last: 4}, nil }
+	node.cfg.Replica = behind{}
+	r, err := node.Propose(within(t, 100*time.Millisecond), group(1), ada)
+	if err != nil || r.First != 3 || r.Last != 4 || r.Cursor.Seq != 2 {
+		t.Fatalf("%+v %v", r, err)
+	}
+}
+
+type behind struct{}
+
+func (behind) Wait(ctx context.Context, _ uint64) error { <-ctx.Done(); return ctx.Err() }
+func (behind) Cursor() event.Cursor                     { return event.Cursor{Seq: 2} }
+
+func TestOnlyTheLeaderLooksAtTokens(t *testing.T) {
+	t.Parallel()
+	node := newLone(t, testnet.New(), 0)
+	node.cfg.Verify = func(string) (event.Actor, error) { t.Error("token verified on a node that does not lead"); return event.Actor{}, nil }
+	a := node.answer(t.Context(), request{ID: 3, Token: "ada"}, group(1), testnet.ID(9))
+	if a.ID != 3 || a.Fault == nil || a.Fault.Code != event.CodeNoLeader || a.State {
+		t.Fatalf("%+v", a)
+	}
+}
+
+func TestProducerIsTheStreamsOtherEnd(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	leader, node := newLone(t, n, 0), newLone(t, n, 1)
+	leader.seat.lead(leader.cfg.Self)
+	got := make(chan event.Batch, 1)
+	leader.seat.submit = func(b event.Batch) (replica.Outcome, error) { got <- b; return replica.Outcome{First: 1, Last: 1}, nil }
+	conn, err := node.host.Link("propose").Open(t.Context(), leader.cfg.Self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	lie := `{"id":1,"boot":4,"n":9,"node":"` + string(leader.cfg.Self) + `","producer":{"node":"x"},"actor":{"kind":"leader"},"drafts":[` +
+		`{"stream":"node/` + string(node.cfg.Self) + `","type":"node.left","data":{}}]}`
+	if err := wire.WriteFrame(conn, []byte(lie), maxRequest); err != nil {
+		t.Fatal(err)
+	}
+	b := <-got
+	if b.Producer != (event.Producer{Node: node.cfg.Self, Boot: 4, N: 9}) || b.Actor.Kind != event.KindNode || b.Actor.ID != string(node.cfg.Self) {
+		t.Fatalf("%+v", b)
+	}
+}
+
+func TestRequestsUnderWayAreBounded(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	leader, node := newLone(t, n, 0), newLone(t, n, 1)
+	leader.seat.lead(leader.cfg.Self)
+	var now, most atomic.Int64
+	release := make(chan struct{})
+	leader.seat.submit = func(event.Batch) (replica.Outcome, error) {
+		most.Store(max(most.Load(), now.Add(1)))
+		defer now.Add(-1)
+		<-release
+		return replica.Outcome{First: 1, Last: 1}, nil
+	}
+	conn, err := node.host.Link("propose").Open(t.Context(), leader.cfg.Self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	drafts, err := encode(group(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxUnderWay + 50 {
+		b, err := encode(request{ID: uint64(i), Boot: 1, N: uint64(i + 1), Token: "ada", Drafts: drafts})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := wire.WriteFrame(conn, b, maxRequest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "as many as are allowed", func() bool { return now.Load() == maxUnderWay })
+	time.Sleep(50 * time.Millisecond) // for one more to begin, if it could
+	close(release)
+	if most.Load() != maxUnderWay {
+		t.Fatalf("%d at once", most.Load())
+	}
+	for range maxUnderWay + 50 {
+		if _, err := wire.ReadFrame(conn, maxAnswer); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestNonsenseEndsAStream(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	leader, node := newLone(t, n, 0), newLone(t, n, 1)
+	leader.seat.lead(leader.cfg.Self)
+	for _, say := range [][]byte{
+		{0xff, 0xff, 0xff, 0xff}, append(binary.BigEndian.AppendUint32(nil, 2), '{', ']'),
+		append(binary.BigEndian.AppendUint32(nil, 12), `{"drafts":7}`...), binary.BigEndian.AppendUint32(nil, 0),
+	} {
+		conn, err := node.host.Link("propose").Open(t.Context(), leader.cfg.Self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(say); err != nil {
+			t.Fatal(err)
+		}
+		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if n, err := conn.Read(make([]byte, 8)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("%q: read %d bytes, %v", say, n, err)
+		}
+		conn.Close()
+	}
+}
+
+func TestNonsenseFromALeader(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	node, bad := newLone(t, n, 0), newLone(t, n, 1)
+	bad.host.Handle("propose", func(_ context.Context, conn net.Conn, _ ident.NodeID) {
+		if _, _, err := readOne(conn); err == nil {
+			wire.WriteFrame(conn, []byte("]"), maxAnswer)
+		}
+	})
+	node.seat.lead(bad.cfg.Self)
+	_, err := node.Propose(within(t, 300*time.Millisecond), group(1), ada)
+	wantFault(t, err, event.CodeUnknownOutcome)
+}
+
+func TestAfterCloseNothingIsOpened(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	node, leader := newLone(t, n, 0), newLone(t, n, 1)
+	leader.seat.lead(leader.cfg.Self)
+	leader.seat.submit = func(event.Batch) (replica.Outcome, error) { return replica.Outcome{First: 1, Last: 1}, nil }
+	node.seat.lead(leader.cfg.Self)
+	if _, err := node.Propose(within(t, 5*time.Second), group(1), ada); err != nil {
+		t.Fatal(err)
+	}
+	node.Close()
+	node.Close()
+	_, err := node.Propose(within(t, 100*time.Millisecond), group(2), ada)
+	wantFault(t, err, event.CodeNoLeader)
+	if node.opened.Load() != 1 {
+		t.Fatalf("%d streams", node.opened.Load())
+	}
+}
+
+func FuzzDecodeRequest(f *testing.F) {
+	drafts, _ := encode(group(1))
+	whole, _ := encode(request{ID: 1, Boot: 2, N: 3, Token: "t", Drafts: drafts})
+	for _, seed := range [][]byte{nil, []byte("{}"), []byte(`{"drafts":null}`), []byte(`{"drafts":[{}]}`), []byte(`{"drafts":[{"expect":-1}]}`), whole} {
+		f.Add(seed)
+	}
+	p := New(Config{Self: testnet.ID(0), Group: &seat{leader: testnet.ID(0), submit: func(b event.Batch) (replica.Outcome, error) {
+		if err := b.Validate(); err != nil {
+			panic(err)
+		}
+		return replica.Outcome{First: 1, Last: 1}, nil
+	}}, Replica: upToDate{}, Verify: verify})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		q, drafts, err := decodeRequest(b)
+		if err != nil {
+			return
+		}
+		if a := p.answer(t.Context(), q, drafts, testnet.ID(1)); a.ID != q.ID || (a.Fault == nil) == (a.First == 0) {
+			t.Fatalf("%s was answered with %+v", b, a)
+		}
+	})
+}
+
+func FuzzDecodeAnswer(f *testing.F) {
+	whole, _ := encode(answer{ID: 1, First: 2, Last: 3, Fault: errNoLeader, Leader: testnet.ID(1)})
+	for _, seed := range [][]byte{nil, []byte("{}"), []byte(`{"fault":{}}`), []byte(`{"id":-1}`), whole} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if a, err := decodeAnswer(b); err == nil && a.Fault != nil {
+			_ = a.Fault.Error()
+		}
+	})
+}
