@@ -29,12 +29,20 @@ func (d decider) Submit(ctx context.Context, batch event.Batch) (replica.Outcome
 // Leader implements propose.Group.
 func (d decider) Leader() (ident.NodeID, bool) { return d.b.leader() }
 
-// followLink opens the streams of following.
-type followLink struct{ host *link.Host }
+// followLink opens the streams of following, and learns from how that goes
+// whether this node is still welcome.
+type followLink struct{ b *body }
 
 // Open implements follow.Link.
 func (l followLink) Open(ctx context.Context, id ident.NodeID) (net.Conn, error) {
-	return l.host.Open(ctx, id, followProtocol)
+	st, err := l.b.host.Open(ctx, id, followProtocol)
+	if expelled := l.b.trust.met(id, err); expelled != nil {
+		l.b.end(expelled)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
 }
 
 // registry is the fleet as admission sees it.

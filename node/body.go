@@ -30,14 +30,13 @@ const (
 	followProtocol    link.Protocol = follow.Protocol
 	proposeProtocol   link.Protocol = propose.Protocol
 	admissionProtocol link.Protocol = "/skein/admit/1"
-	// wantVoters is how many voters the leader builds up to.
-	wantVoters = 3
 )
 
 // body is the parts of a node that is a member.
 type body struct {
 	self     *self
 	host     *link.Host
+	trust    *trust
 	store    *replica.Replica
 	seat     *seat
 	follower *follow.Service
@@ -56,6 +55,8 @@ type body struct {
 // What listens, listens when it returns; nothing else runs yet.
 func (b *body) assemble() error {
 	b.shown = &showing{}
+	age := func() time.Duration { return b.standing().Age }
+	b.trust.age.Store(&age)
 	b.seat = newSeat(b.self, b.store, b.host)
 	b.auth = auth.New(auth.Config{
 		Key: b.self.key, Fleet: b.self.member.Load().Fleet(), Directory: directory{b.store, b.leader},
@@ -66,7 +67,7 @@ func (b *body) assemble() error {
 		Open: b.opener(proposeProtocol),
 	})
 	b.follower = follow.New(follow.Config{
-		Self: b.self.key.ID(), Link: followLink{b.host}, Source: b.store, Sink: b.store,
+		Self: b.self.key.ID(), Link: followLink{b}, Source: b.store, Sink: b.store,
 		Standing: b.seat.standing, StandingChanged: b.seat.Changed, Candidates: b.candidates, Log: b.self.log,
 	})
 	b.office = admission.New(admission.Config{
@@ -83,11 +84,11 @@ func (b *body) assemble() error {
 	if b.face, err = b.newFace(&window{b, look}); err != nil {
 		return err
 	}
-	if b.mesh, err = newMesh(b.self, b.host, b.store, b.face.port()); err != nil {
+	if b.mesh, err = newMesh(b.self, b.host, b.trust, b.store, b.face.port()); err != nil {
 		return errors.Join(err, b.face.gateway.Close())
 	}
 	b.control = control.New(control.Config{
-		View: b.store.View, Subscribe: b.store.Subscribe, Raft: b.seat, Mesh: b.mesh, WantVoters: wantVoters, Now: time.Now, Log: b.self.log,
+		View: b.store.View, Subscribe: b.store.Subscribe, Raft: b.seat, Mesh: b.mesh, Now: time.Now, Log: b.self.log,
 	})
 	b.serve()
 	return nil
@@ -150,7 +151,7 @@ func (b *body) standing() survey.Standing {
 	latest, _, heard := b.follower.Latest()
 	s := survey.Standing{Leader: latest.Leader, Term: latest.Term, Voters: latest.Voters, Age: -1}
 	if reached, age, ok := b.follower.Mark(); ok {
-		s.Age, s.Path = age, append(slices.Clone(reached.Path), b.self.key.ID())
+		s.Age, s.Path = age, slices.Clone(reached.Path)
 	}
 	// A voter knows of an election before the new leader's first mark arrives.
 	if status, seated := b.seat.status(); seated && (!heard || status.Term > s.Term) {
@@ -250,7 +251,7 @@ func (b *body) cutRefused(since map[ident.NodeID]time.Time) (waiting bool) {
 	connected := b.host.Connected()
 	maps.DeleteFunc(since, func(id ident.NodeID, _ time.Time) bool { return !slices.Contains(connected, id) })
 	for _, id := range connected {
-		if refusal(b.store, id) == nil {
+		if b.trust.refused(id) == nil {
 			continue
 		}
 		first, known := since[id]
@@ -266,7 +267,7 @@ func (b *body) cutRefused(since map[ident.NodeID]time.Time) (waiting bool) {
 		}
 	}
 	b.mesh.gossip.Refresh()
-	if err := refusal(b.store, b.self.key.ID()); errors.Is(err, ErrRevoked) {
+	if err := b.trust.refused(b.self.key.ID()); errors.Is(err, ErrRevoked) {
 		b.end(fmt.Errorf("%w; to use it again, move its data directory away and have an admin admit it anew", ErrRevoked))
 	}
 	return waiting
@@ -310,26 +311,33 @@ func (b *body) obtainIssuing(ctx context.Context) error {
 	return fmt.Errorf("obtain the right to issue certificates: %w", err)
 }
 
-// keepRegistered registers the robot, and again when its build or its
-// configuration says something new.
+// keepRegistered registers the robot once in each start, if the fleet does not
+// know what its build and its configuration say. Not more often: two robots
+// with one key (a copied disk) would outbid each other for ever.
 func (b *body) keepRegistered(ctx context.Context) error {
-	want := event.RobotRegistered{
-		Name: b.self.cfg.NodeName(), Type: event.RobotType(b.self.cfg.Type), Version: b.self.version, Arch: runtime.GOARCH, OS: runtime.GOOS,
-	}
+	done := false
 	return b.keep(ctx, func(ctx context.Context) error {
+		member := b.seat.me()
+		if done || member.ID == "" || !member.Member() {
+			return nil // or the log here is not that far yet
+		}
+		want := event.RobotRegistered{
+			Name: b.self.cfg.Name, Type: event.RobotType(b.self.cfg.Type), Version: b.self.version, Arch: runtime.GOARCH, OS: runtime.GOOS,
+		}
+		if want.Name == "" {
+			want.Name = member.Name // the one it was admitted under
+		}
 		me, registered := fleet.Robot{}, false
 		b.store.View(func(s *fleet.State) { me, registered = s.Robot(b.self.key.ID()) })
-		if member := b.seat.me(); !member.Member() || member.ID == "" {
-			return nil // the log here is not that far yet
-		}
 		if registered && me.Version == want.Version && me.Arch == want.Arch && me.OS == want.OS &&
 			me.Registered == (fleet.Registered{Name: want.Name, Type: want.Type}) {
+			done = true
 			return nil
 		}
-		_, err := b.proposer.Propose(ctx, []event.Draft{want.Draft(b.self.key.ID())}, propose.Authority{})
-		if err != nil {
+		if _, err := b.proposer.Propose(ctx, []event.Draft{want.Draft(b.self.key.ID())}, propose.Authority{}); err != nil {
 			return fmt.Errorf("register this robot: %w", err)
 		}
+		done = true
 		return nil
 	})
 }
@@ -382,21 +390,6 @@ func (b *body) leave(ctx context.Context) error {
 const leaveAfter = 200 * time.Millisecond
 
 var errLeft = errors.New("this robot has left its fleet")
-
-// refusal is why the log does not welcome a node; nil if it does, or does not
-// know it: certificates cover what a log that is behind does not know.
-func refusal(store *replica.Replica, id ident.NodeID) (err error) {
-	store.View(func(s *fleet.State) {
-		n, ok := s.Node(id)
-		switch {
-		case ok && n.Revoked:
-			err = fmt.Errorf("%w: %s", ErrRevoked, id.Short())
-		case ok && n.Left:
-			err = fmt.Errorf("%s has left the fleet", id.Short())
-		}
-	})
-	return err
-}
 
 // raftStatus is this node's part in consensus.
 func (b *body) raftStatus() view.Raft {

@@ -32,6 +32,7 @@ const (
 type mesh struct {
 	self     *self
 	host     *link.Host
+	trust    *trust
 	store    *replica.Replica
 	finder   *discover.Service // nil when mDNS is off
 	gossip   *member.Service
@@ -45,8 +46,8 @@ type mesh struct {
 	moved chan struct{}
 }
 
-func newMesh(s *self, host *link.Host, store *replica.Replica, httpPort uint16) (*mesh, error) {
-	m := &mesh{self: s, host: host, store: store, httpPort: httpPort, moved: make(chan struct{}, 1)}
+func newMesh(s *self, host *link.Host, trust *trust, store *replica.Replica, httpPort uint16) (*mesh, error) {
+	m := &mesh{self: s, host: host, trust: trust, store: store, httpPort: httpPort, moved: make(chan struct{}, 1)}
 	for _, e := range s.book.All() {
 		host.Know(e)
 	}
@@ -59,6 +60,10 @@ func newMesh(s *self, host *link.Host, store *replica.Replica, httpPort uint16) 
 	host.Handle(presenceProtocol, func(ctx context.Context, st *link.Stream) { m.presence.Handle(ctx, st) })
 	host.Handle(keysProtocol, func(ctx context.Context, st *link.Stream) {
 		defer st.Close()
+		if !trust.member(st.Remote()) {
+			s.log.Debug("gossip keys refused to a node that the log does not know", "peer", st.Remote())
+			return
+		}
 		if err := s.ring.Serve(ctx, st); err != nil {
 			s.log.Debug("gossip keys not handed out", "peer", st.Remote(), "err", err)
 		}
@@ -71,7 +76,7 @@ func newMesh(s *self, host *link.Host, store *replica.Replica, httpPort uint16) 
 	m.gossip, err = member.New(member.Config{
 		Key: s.key, Bind: m.bind(s.cfg.Mesh.GossipPort), Interfaces: s.cfg.Mesh.Interfaces, Ring: s.ring, Log: s.log,
 		Meta:    func() member.Meta { return member.Meta{LinkPort: host.Port(), HTTPPort: httpPort, Boot: s.boot} },
-		Refused: func(id ident.NodeID) error { return refusal(store, id) },
+		Refused: trust.refused,
 		Known:   s.book.All,
 		Changed: m.membersChanged,
 	})
@@ -103,7 +108,7 @@ func (m *mesh) endpoint() ident.Endpoint {
 
 // found takes a hint from mDNS. What gossip says, signed, goes before it.
 func (m *mesh) found(e ident.Endpoint) {
-	if e.ID == m.self.key.ID() || refusal(m.store, e.ID) != nil || m.alive(e.ID) {
+	if e.ID == m.self.key.ID() || m.trust.refused(e.ID) != nil || m.alive(e.ID) {
 		return
 	}
 	m.host.Know(e)

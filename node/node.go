@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"skein/consensus/replica"
@@ -24,11 +23,10 @@ var ErrRevoked = errors.New("this robot was revoked")
 
 // Node is one node. Make it with New, then call Run once.
 type Node struct {
-	self *self
-	host *link.Host
-	up   chan struct{}
-	// store is nil until the node is a member.
-	store atomic.Pointer[replica.Replica]
+	self  *self
+	host  *link.Host
+	up    chan struct{}
+	trust *trust
 	// left: the node is no member any more; its files go to the attic.
 	left bool
 
@@ -44,7 +42,7 @@ func New(cfg config.Config, version string, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{self: s, up: make(chan struct{})}
+	n := &Node{self: s, trust: newTrust(), up: make(chan struct{})}
 	if err := n.listen(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -69,7 +67,8 @@ func (n *Node) listen() error {
 	}
 	var err error
 	n.host, err = link.New(link.Config{
-		Key: n.self.key, Root: root, Listen: at, Chain: n.self.chain, Refused: n.refused, Log: n.self.log,
+		Key: n.self.key, Root: root, Listen: at, Chain: n.self.chain,
+		Refused: n.trust.refused, Vouched: n.trust.vouched, Log: n.self.log,
 	})
 	return err
 }
@@ -102,7 +101,7 @@ func (n *Node) LoginLink(person string, good time.Duration) (string, error) {
 		return "", errors.New("make login link: the node is not up yet")
 	}
 	scopes := []string(nil)
-	if p, ok := (directory{store: n.store.Load()}).Person(person); ok {
+	if p, ok := (directory{store: n.trust.store.Load()}).Person(person); ok {
 		scopes = p.Scopes
 	}
 	return f.loginLink(person, scopes, good)
@@ -147,10 +146,10 @@ func (n *Node) run(ctx context.Context) error {
 
 // takePart makes the parts of a member and runs them.
 func (n *Node) takePart(ctx context.Context, store *replica.Replica) error {
-	n.store.Store(store)
+	n.trust.store.Store(store)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	b := &body{self: n.self, host: n.host, store: store, end: end}
+	b := &body{self: n.self, host: n.host, trust: n.trust, store: store, end: end}
 	if err := b.assemble(); err != nil {
 		return err
 	}
@@ -167,12 +166,4 @@ func (n *Node) takePart(ctx context.Context, store *replica.Replica) error {
 		err = errors.Join(err, cause)
 	}
 	return err
-}
-
-// refused is why a node is not welcome, by the log as far as it is known here.
-func (n *Node) refused(id ident.NodeID) error {
-	if store := n.store.Load(); store != nil {
-		return refusal(store, id)
-	}
-	return nil
 }

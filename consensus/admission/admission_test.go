@@ -239,6 +239,14 @@ func TestRefusals(t *testing.T) {
 			w.registry.admin(w.t, event.NodeRevoked{Reason: "stolen"}.Draft(fleettest.Node(2)))
 			return byToken(2, "second")
 		}, join.CodeRevoked},
+		"revoked robot with the token it once used": {func(w *town) join.Request {
+			w.token("first", 60)
+			if _, err := w.admit(w.leader, byToken(2, "first")); err != nil {
+				w.t.Fatal(err)
+			}
+			w.registry.admin(w.t, event.NodeRevoked{Reason: "stolen"}.Draft(fleettest.Node(2)))
+			return byToken(2, "first")
+		}, join.CodeRevoked},
 		"wrong signature": {func(*town) join.Request {
 			return join.Request{PublicKey: fleettest.Key(2).Public(), Name: "robot", EnrolmentKey: enrolment.Public(), Signature: make([]byte, 64)}
 		}, join.CodeInvalid},

@@ -58,10 +58,8 @@ type Config struct {
 	Subscribe func() (changed <-chan struct{}, release func())
 	Raft      Raft
 	Mesh      Mesh
-	// WantVoters is how many voters to build up to: 3 or 5.
-	WantVoters int
-	Now        func() time.Time
-	Log        *slog.Logger
+	Now       func() time.Time
+	Log       *slog.Logger
 }
 
 const (
@@ -81,7 +79,7 @@ type Controller struct {
 
 // New returns a controller; it does nothing before Run.
 func New(cfg Config) *Controller {
-	return &Controller{cfg: cfg, plan: planner{wantVoters: cfg.WantVoters}}
+	return &Controller{cfg: cfg}
 }
 
 // Run works until ctx ends. It returns nil: whatever fails is logged and

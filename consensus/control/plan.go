@@ -57,8 +57,7 @@ type world struct {
 // planner decides. It is pure but for its timers, which it keeps between rounds
 // of one term.
 type planner struct {
-	wantVoters int
-	term       uint64
+	term uint64
 	// lastHeard is when each robot was last alive, by the leader's clock.
 	lastHeard map[ident.NodeID]time.Time
 	// keyMissing is since when the keys of the decided epoch are looked for.
@@ -118,8 +117,19 @@ func unwanted(s *fleet.State, w world) (ident.NodeID, bool) {
 }
 
 // candidate finds the next node to make a voter: eligible, approved and alive.
+// Three vote, or five where five are approved.
 func (p *planner) candidate(s *fleet.State, w world) (ident.NodeID, bool) {
-	if len(w.raftVoters) >= p.wantVoters {
+	approved := 0
+	for _, n := range s.Nodes() {
+		if n.VoterEligible && n.VoterApproved && n.Member() {
+			approved++
+		}
+	}
+	want := 3 // an even number could lose no more than one less
+	if approved >= 5 {
+		want = 5
+	}
+	if len(w.raftVoters) >= want {
 		return "", false
 	}
 	for _, n := range s.Nodes() {

@@ -23,7 +23,7 @@ type house struct {
 }
 
 func newHouse(t *testing.T) *house {
-	h := &house{t: t, state: fleet.New(), plan: planner{wantVoters: 3}, dead: map[ident.NodeID]bool{}}
+	h := &house{t: t, state: fleet.New(), dead: map[ident.NodeID]bool{}}
 	h.w = world{now: noon, term: 1, raftVoters: []ident.NodeID{fleettest.Node(0)}, ringEpoch: 1,
 		alive: func(id ident.NodeID) bool { return !h.dead[id] }}
 	h.decide(fleettest.Genesis())
@@ -98,7 +98,7 @@ func (h *house) expect(when string, want ...string) []step {
 func TestVotersAreAddedOneAtATimeAndOnlyWhenApprovedAndAlive(t *testing.T) {
 	h := newHouse(t)
 	var ids []ident.NodeID
-	for i := 1; i <= 4; i++ {
+	for i := 1; i <= 3; i++ {
 		ids = append(ids, h.robot(i))
 	}
 	h.next() // records who is online
@@ -205,4 +205,21 @@ func TestANewLeaderListensBeforeItJudges(t *testing.T) {
 	h.expect("the term is new")
 	h.later(offlineAfter)
 	h.expect("it has listened", "offline")
+}
+
+func TestFiveVoteWhereFiveAreApproved(t *testing.T) {
+	h := newHouse(t)
+	for i := 1; i <= 5; i++ {
+		h.approve(h.robot(i))
+	}
+	for range 20 {
+		for _, s := range h.next() {
+			if s.kind == addVoter {
+				h.w.raftVoters = append(h.w.raftVoters, s.node)
+			}
+		}
+	}
+	if n := len(h.w.raftVoters); n != 5 {
+		t.Fatalf("%d voters, want 5", n)
+	}
 }

@@ -35,6 +35,7 @@ type memMachine struct {
 	order       []uint64
 	seen        map[uint64]uint64
 	restored    int
+	times       []int64
 	refuse      error
 	news        chan struct{}
 }
@@ -57,6 +58,7 @@ func (m *memMachine) ApplyEntry(index, term uint64, data []byte) ([]replica.Outc
 		return nil, err
 	}
 	m.index, m.term = index, term
+	m.times = append(m.times, entry.TimeMillis)
 	var out []replica.Outcome
 	for _, b := range entry.Batches {
 		at, ok := m.seen[b.Producer.N]

@@ -36,10 +36,11 @@ const (
 	boltFile   = "log.bolt"
 	markerFile = "member.json"
 	lockFile   = "lock"
-	// snapshotDir is raft's own name.
-	snapshotDir   = "snapshots"
-	snapshotsKept = 2
-	markerFormat  = "skein-raft/1"
+	// snapshotDir and snapshotUnfinished are raft's own names.
+	snapshotDir        = "snapshots"
+	snapshotUnfinished = ".tmp"
+	snapshotsKept      = 2
+	markerFormat       = "skein-raft/1"
 )
 
 // damaged says that path in dir cannot be used, why, and what to do.
@@ -112,10 +113,25 @@ func openStores(dir string, id ident.NodeID, kind Store, f *failure, logger hclo
 		return nil, err
 	}
 	s.log.blank.Store(s.empty())
+	if err := clearUnfinished(dir); err != nil {
+		return nil, err
+	}
 	if !marked {
 		return s, writeMarker(dir, marker{markerFormat, id, kind})
 	}
 	return s, nil
+}
+
+// clearUnfinished removes snapshots that a crash cut short; raft never does.
+func clearUnfinished(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, snapshotDir, "*"+snapshotUnfinished))
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	if err != nil {
+		return fmt.Errorf("clear unfinished raft snapshots: %w", err)
+	}
+	return nil
 }
 
 // lockDir makes sure that no other process uses dir.

@@ -153,6 +153,21 @@ func TestStoreOfAnotherKindIsRefused(t *testing.T) {
 	}
 }
 
+func TestUnfinishedSnapshotsAreCleared(t *testing.T) {
+	t.Parallel()
+	c, _ := written(t)
+	left := filepath.Join(c.root, string(testnet.ID(0)), snapshotDir, "1-2-3"+snapshotUnfinished)
+	if err := os.MkdirAll(filepath.Join(left, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.openAgain(0, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("still there: %v", err)
+	}
+}
+
 func TestStoreIsLocked(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)

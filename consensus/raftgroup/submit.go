@@ -181,6 +181,7 @@ func (g *Group) Submit(ctx context.Context, b event.Batch) (replica.Outcome, err
 // needs no timer: while entries are under way, more batches gather.
 func (g *Group) coalesce(ctx context.Context, r *raft.Raft, underWay chan<- sent) {
 	defer close(underWay)
+	var clock int64
 	for {
 		select {
 		case <-g.queue.wake:
@@ -194,7 +195,8 @@ func (g *Group) coalesce(ctx context.Context, r *raft.Raft, underWay chan<- sent
 			}
 			s := sent{batches: batches, at: time.Now()}
 			g.sending.Add(1)
-			s.future = g.apply(r, batches)
+			clock = max(clock, g.cfg.Now().UnixMilli()) // never back while this node leads
+			s.future = apply(r, clock, batches)
 			select {
 			case underWay <- s:
 			case <-ctx.Done():
@@ -206,8 +208,8 @@ func (g *Group) coalesce(ctx context.Context, r *raft.Raft, underWay chan<- sent
 }
 
 // apply hands one entry to raft.
-func (g *Group) apply(r *raft.Raft, batches []*Pending) raft.ApplyFuture {
-	entry := replica.Entry{TimeMillis: g.cfg.Now().UnixMilli()}
+func apply(r *raft.Raft, timeMillis int64, batches []*Pending) raft.ApplyFuture {
+	entry := replica.Entry{TimeMillis: timeMillis}
 	for _, p := range batches {
 		entry.Batches = append(entry.Batches, p.batch)
 	}

@@ -128,6 +128,22 @@ func TestEnqueueKeepsOrder(t *testing.T) {
 	}
 }
 
+func TestTimeOfEntriesNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	now := time.UnixMilli(1_700_000_000_000)
+	c := newCluster(t, func(cfg *Config) {
+		cfg.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); now = now.Add(-time.Hour); return now }
+	})
+	lead := c.form(1)[0]
+	c.mustDecide(1, 2, 3)
+	lead.machine.mu.Lock()
+	defer lead.machine.mu.Unlock()
+	if times := lead.machine.times; len(times) != 3 || !slices.IsSorted(times) {
+		t.Fatalf("%v", times)
+	}
+}
+
 func TestBadBatchesAreRefusedAlone(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)

@@ -33,11 +33,11 @@ func (m Membership) Fleet() FleetID { return FleetIDOf(m.Root) }
 // Check verifies the chain and that it was issued to holder.
 func (m Membership) Check(holder NodeID) error {
 	if m.Format != membershipFormat {
-		return fmt.Errorf("%w: format is %q, want %q", ErrBadMembership, m.Format, membershipFormat)
+		return fmt.Errorf("%w: format is %q, want %q; restore it from a backup, or move it away and join again", ErrBadMembership, m.Format, membershipFormat)
 	}
 	leaf, err := m.Chain.Verify(m.Root)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrBadMembership, err)
+		return fmt.Errorf("%w: %w; restore it from a backup, or move it away and join again", ErrBadMembership, err)
 	}
 	if leaf.Node() != holder {
 		return fmt.Errorf("%w: it was issued to %s, this node's key is %s; put back the key it was issued to",

@@ -80,6 +80,9 @@ func (h *Host) check(r *remote, chain ident.Chain) error {
 	if !bytes.Equal(holder.PublicKey, r.key) {
 		return fmt.Errorf("%w: %s shows the certificate of %s", ErrNotAdmitted, r.node.Short(), holder.Node().Short())
 	}
+	if err := h.cfg.Vouched(chain); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrRefused, r.node.Short(), err)
+	}
 	return h.welcome(r.node)
 }
 
@@ -135,7 +138,7 @@ func refusedByPeer(id ident.NodeID, g greeting) error {
 	if g.Refusal == refusedNotAdmitted {
 		return fmt.Errorf("%w: %s answers: %s", ErrNotAdmitted, id.Short(), g.Reason)
 	}
-	return fmt.Errorf("%w by %s: %s", ErrRefused, id.Short(), g.Reason)
+	return fmt.Errorf("%w: %w by %s: %s", ErrRefused, ErrTurnedAway, id.Short(), g.Reason)
 }
 
 // answerHello runs hello/1 as the answerer. It marks the connection before it
@@ -156,7 +159,7 @@ func (h *Host) answerHello(c *conn, raw network.Stream) {
 		err = h.check(c.remote, theirs.Chain)
 	}
 	if err != nil {
-		h.cfg.Log.Info("hello refused", "peer", c.remote.node, "err", err)
+		h.cfg.Log.Debug("hello refused", "peer", c.remote.node, "err", err)
 		answer = h.refusal(err)
 	} else {
 		skew, ok = time.UnixMilli(theirs.UnixMillis).Sub(h.cfg.Now()), true

@@ -34,6 +34,10 @@ type Config struct {
 	// Refused says why a node is not welcome (revoked), nil if it is. It is asked
 	// at every stream, inbound and outbound. Nil refuses nobody.
 	Refused func(ident.NodeID) error
+	// Vouched says why a chain that leads to Root is not trusted all the same,
+	// because somebody in it was revoked; nil if it is. It is asked at hello. Nil
+	// trusts every chain.
+	Vouched func(ident.Chain) error
 	// Now is the wall clock that hello tells; nil is time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -104,6 +108,9 @@ func withDefaults(cfg Config) Config {
 	}
 	if cfg.Refused == nil {
 		cfg.Refused = func(ident.NodeID) error { return nil }
+	}
+	if cfg.Vouched == nil {
+		cfg.Vouched = func(ident.Chain) error { return nil }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -22,6 +22,9 @@ var (
 	// ErrRefused: this node refuses the peer or the peer refuses this node,
 	// because one of them has been revoked or has not said hello.
 	ErrRefused = errors.New("refused")
+	// ErrTurnedAway comes with ErrRefused when it is the peer that refuses this
+	// node: it was revoked, or its certificate is not trusted any more.
+	ErrTurnedAway = errors.New("turned away")
 	// ErrUnreachable: no address is known, none answers, or what answers is not
 	// that node. Trying again later is right.
 	ErrUnreachable = errors.New("unreachable")

@@ -328,3 +328,21 @@ func FuzzReadGreeting(f *testing.F) {
 		}
 	})
 }
+
+// TestChainOfARevokedIssuerIsRefused: a certificate is worth what its issuers are.
+func TestChainOfARevokedIssuerIsRefused(t *testing.T) {
+	a, b := pair(t)
+	a.cfg.Vouched = func(c ident.Chain) error {
+		if c[0].Node() == b.ID() {
+			return errors.New("its issuer was revoked")
+		}
+		return nil
+	}
+	_, err := b.Open(ctxFor(t, 5*time.Second), a.ID(), echoProtocol)
+	if !errors.Is(err, ErrRefused) || !errors.Is(err, ErrTurnedAway) {
+		t.Fatalf("turned away: %v, want ErrRefused and ErrTurnedAway", err)
+	}
+	if _, err := a.Open(ctxFor(t, 5*time.Second), b.ID(), echoProtocol); !errors.Is(err, ErrRefused) || errors.Is(err, ErrTurnedAway) {
+		t.Fatalf("the other way: %v, want ErrRefused alone", err)
+	}
+}

@@ -19,9 +19,10 @@ import (
 
 const (
 	// pollEvery is how often a node looks whether its own addresses, its Meta or
-	// the verdicts of Refused have changed. net.Interfaces is the cost: below
-	// 0.01 % of a core.
-	pollEvery = 2 * time.Second
+	// the verdicts of Refused have changed. It costs about 0.01 % of a core, and
+	// must be well below the time after which the silence at an old address makes
+	// others take the node for dead, which is 1.7 s at the least.
+	pollEvery = time.Second
 	// updateWait bounds the wait for an update to have been passed on, and each
 	// of the two steps of leaving.
 	updateWait = 500 * time.Millisecond
@@ -41,12 +42,12 @@ type Config struct {
 	// on all interfaces and follows them; port 0 takes a free one.
 	Bind netip.AddrPort
 	// Advertise, if set and its result valid, is the one address to tell others.
-	// It is asked every 2 s.
+	// It is asked every second.
 	Advertise func() netip.Addr
 	// Interfaces restricts and orders the interfaces whose addresses are told to
 	// others when Bind is unspecified; empty means all but virtual ones.
 	Interfaces []string
-	// Meta is asked every 2 s for what else to tell.
+	// Meta is asked every second for what else to tell.
 	Meta func() Meta
 	Ring *keyring.Ring
 	// Refused says why a node is not welcome; nil means that it is. It is called
@@ -219,11 +220,11 @@ func (s *Service) Members() []Member { return s.table.members() }
 
 // Refresh asks Config.Refused about every member again. Call it when the answer
 // may have changed: a node that is refused now is gone from Members at once and
-// gets no more packets. Without the call it takes up to 2 s.
+// gets no more packets. Without the call it takes up to a second.
 func (s *Service) Refresh() { s.table.refresh() }
 
 // AddressChanged makes Run look at this machine's addresses at once, and look
-// for missing members. Run notices by itself within 2 s.
+// for missing members. Run notices by itself within a second.
 func (s *Service) AddressChanged() { signal(s.moved) }
 
 // Seek makes Run look for Known nodes that are missing without waiting for the

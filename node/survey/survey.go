@@ -158,6 +158,9 @@ func (l look) header(state *fleet.State, cursor event.Cursor) view.Fleet {
 	if id := l.standing.Leader; id != "" && reachable >= quorum(len(f.Voters)) && l.standing.Age <= StaleAfter {
 		f.Leader = &view.NodeRef{ID: id, Name: nameOf(state, id)}
 	}
+	if f.Leader == nil && f.CanLose > 0 {
+		f.CanLose, f.CanLoseReason = 0, "no leader is known at the moment: nothing can be decided"
+	}
 	for _, n := range state.Nodes() {
 		if !n.Revoked && !n.Left {
 			f.Members++

@@ -69,7 +69,7 @@ func (f *Fleet) answer(ctx context.Context, l net.Listener) {
 			f.reply(w, fmt.Errorf("%w: %s; `skein dev add` makes one more", ErrNoSuchRobot, r.PathValue("name")))
 			return
 		}
-		f.reply(w, f.start(r.PathValue("name")))
+		f.reply(w, f.boot(r.PathValue("name")))
 	})
 	mux.HandleFunc("POST /robots/{name}/kill", func(w http.ResponseWriter, r *http.Request) { f.reply(w, f.kill(r.PathValue("name"))) })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: commandTimeout, ReadTimeout: commandTimeout, MaxHeaderBytes: 16 << 10}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -32,6 +31,8 @@ const (
 	formTimeout = 60 * time.Second
 	// pause is the wait between two looks at something that is forming.
 	pause = 50 * time.Millisecond
+	// logName is the file in the fleet's folder that the nodes log to.
+	logName = "dev.log"
 	// fleetName is what the fleet is called.
 	fleetName = "dev"
 )
@@ -60,14 +61,13 @@ type Options struct {
 	Say func(console, loginLink string)
 	// Version is that of the build.
 	Version string
-	// Log receives what the nodes log.
-	Log io.Writer
 }
 
 // Fleet is a running fleet.
 type Fleet struct {
 	o    Options
 	dir  *datadir.Dir
+	log  *os.File
 	host string
 	port int
 
@@ -101,6 +101,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer f.dir.Close()
+	defer f.log.Close()
 	ctx, stop := context.WithCancel(ctx)
 	f.ctx = ctx
 	err = f.serve(ctx)
@@ -128,7 +129,12 @@ func open(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Fleet{o: o, dir: dir, host: host, port: number, robots: map[string]*robot{}, failed: make(chan error, 4*MaxRobots)}, nil
+	// Only who holds the folder may begin a new log.
+	log, err := os.OpenFile(filepath.Join(dir.Path(), logName), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the nodes' log: %w", err), dir.Close())
+	}
+	return &Fleet{o: o, dir: dir, log: log, host: host, port: number, robots: map[string]*robot{}, failed: make(chan error, 4*MaxRobots)}, nil
 }
 
 // serve forms the fleet and keeps it until ctx ends or a node fails.
@@ -141,7 +147,7 @@ func (f *Fleet) serve(ctx context.Context) error {
 		return err
 	}
 	f.all.Go(func() { f.answer(ctx, control) })
-	for i := range f.o.Robots {
+	for i := range max(f.o.Robots, f.onDisk()) {
 		if err := f.start(nameOf(i + 1)); err != nil {
 			return err
 		}
@@ -161,6 +167,18 @@ func (f *Fleet) serve(ctx context.Context) error {
 			formed = nil
 		}
 	}
+}
+
+// onDisk is how many robots earlier runs have left, those of `skein dev add`
+// included.
+func (f *Fleet) onDisk() (count int) {
+	for count < MaxRobots {
+		if _, err := os.Stat(f.path(nameOf(count + 1))); err != nil {
+			break
+		}
+		count++
+	}
+	return count
 }
 
 func nameOf(index int) string { return "robot-" + strconv.Itoa(index) }
@@ -212,7 +230,7 @@ func (f *Fleet) start(name string) error {
 	if f.ctx.Err() != nil {
 		return f.ctx.Err()
 	}
-	log := slog.New(slog.NewTextHandler(f.o.Log, nil)).With("robot", name)
+	log := slog.New(slog.NewTextHandler(f.log, nil)).With("robot", name)
 	n, err := node.New(f.settings(r.index), f.o.Version, log)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -259,9 +277,34 @@ func (f *Fleet) ended(r *robot, run *running, err error) {
 		r.run = nil
 	}
 	f.mu.Unlock()
-	if err != nil {
+	switch {
+	case errors.Is(err, node.ErrRevoked) && r.index > 1:
+		slog.New(slog.NewTextHandler(f.log, nil)).Warn("a robot was revoked and has ended, the fleet goes on", "robot", r.name)
+	case err != nil:
 		f.failed <- fmt.Errorf("%s: %w", r.name, err)
 	}
+}
+
+// upWithin bounds how long a command waits for the robot that it boots.
+const upWithin = 5 * time.Second
+
+// boot starts a robot and waits until its face is up, or it ended, or a while.
+func (f *Fleet) boot(name string) error {
+	if err := f.start(name); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	run := f.robots[name].run
+	f.mu.Unlock()
+	if run == nil {
+		return nil
+	}
+	select {
+	case <-run.node.Up():
+	case <-run.done:
+	case <-time.After(upWithin):
+	}
+	return nil
 }
 
 // kill ends a robot as a power cut would: no goodbye to anyone.
@@ -293,7 +336,7 @@ func (f *Fleet) add() (string, error) {
 		return "", fmt.Errorf("the fleet has %d robots, the most that one process runs", count)
 	}
 	name := nameOf(count + 1)
-	return name, f.start(name)
+	return name, f.boot(name)
 }
 
 // list is every robot's name and face, "" when dead, by index.
@@ -387,12 +430,4 @@ func (f *Fleet) approve(ctx context.Context, admin *client.Client) error {
 
 func approval(id ident.NodeID) view.Draft {
 	return view.Draft{Stream: "node/" + string(id), Type: "voter.approved", Data: []byte("{}")}
-}
-
-// logFile opens the file that the nodes' logs go to.
-func LogFile(data string) (*os.File, error) {
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
-	}
-	return os.OpenFile(filepath.Join(data, "dev.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 }

@@ -3,7 +3,6 @@ package live
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -38,7 +37,7 @@ func run(t *testing.T, data string, robots, voters int) *fleetUnderTest {
 	said := make(chan string, 1)
 	go func() {
 		f.ended <- Run(ctx, Options{
-			Robots: robots, Voters: voters, HTTP: "127.0.0.1:0", Data: data, Log: io.Discard,
+			Robots: robots, Voters: voters, HTTP: "127.0.0.1:0", Data: data,
 			Say: func(_, loginLink string) { said <- loginLink },
 		})
 	}()
@@ -195,7 +194,7 @@ func (f *fleetUnderTest) refusals() {
 	if _, err := Command(f.t.Context(), f.data, "start", "robot-1"); err == nil || !strings.Contains(err.Error(), "runs") {
 		f.t.Errorf("starting a robot that runs: %v", err)
 	}
-	second := Run(f.t.Context(), Options{Robots: 1, Voters: 1, HTTP: "127.0.0.1:0", Data: f.data, Log: io.Discard, Say: func(string, string) {}})
+	second := Run(f.t.Context(), Options{Robots: 1, Voters: 1, HTTP: "127.0.0.1:0", Data: f.data, Say: func(string, string) {}})
 	if second == nil || !strings.Contains(second.Error(), "in use") {
 		f.t.Errorf("a second fleet in the same folder: %v", second)
 	}

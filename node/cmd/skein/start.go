@@ -141,7 +141,7 @@ func (s *settings) runLine(flags *pflag.FlagSet) string {
 		case "config", "data", "name":
 			line += " --" + f.Name + " " + shellQuote(f.Value.String())
 		case "voter", "loopback":
-			line += " --voter=" + f.Value.String()
+			line += " --" + f.Name + "=" + f.Value.String()
 		}
 	})
 	return line

@@ -37,13 +37,8 @@ func runNode(ctx context.Context, c config.Config) error {
 }
 
 func runDev(ctx context.Context, o DevOptions) error {
-	log, err := live.LogFile(o.Data)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	return live.Run(ctx, live.Options{
-		Robots: o.Robots, Voters: o.Voters, HTTP: o.HTTP, Data: o.Data, LAN: o.LAN, Version: thisBuild().Version, Log: log,
+		Robots: o.Robots, Voters: o.Voters, HTTP: o.HTTP, Data: o.Data, LAN: o.LAN, Version: thisBuild().Version,
 		Say: func(console, loginLink string) {
 			if o.JSON {
 				json.NewEncoder(o.Out).Encode(map[string]string{"console": console, "login": loginLink})

@@ -127,7 +127,7 @@ func (s *Service) Login(ctx context.Context, l view.Login) (view.Session, error)
 // badLogin says the same whatever was wrong, so that nothing can be probed.
 func badLogin(l view.Login) *view.Problem {
 	if l.Code != "" {
-		return unauthenticated("this login code is unknown, used, or expired", "ask for a new one: `skein dev` prints one, and `skein login` makes one")
+		return unauthenticated("this login code is unknown, used, or expired", "ask for a new one: `skein dev` prints one, and `skein fleet login` makes one")
 	}
 	return unauthenticated("no person of this fleet has this name and key", "check --identity, and the person's name with an admin")
 }
