@@ -121,17 +121,28 @@ func (v *seat) me() (me fleet.Node) {
 	return me
 }
 
-// entitled: the log wants this node to vote, or still counts it as a voter.
+// entitled: the log wants this node to vote, or still counts it as a voter. A
+// node whose copy of the log was taken away but not its Raft log gets the copy
+// back from that, also when nobody else has one.
 func (v *seat) entitled() bool {
 	me := v.me()
-	return me.Voter || me.VoterApproved && me.Member()
+	return me.Voter || me.VoterApproved && me.Member() || v.lostCopy()
+}
+
+// lostCopy: the copy of the log is empty and there is a Raft log.
+func (v *seat) lostCopy() bool {
+	if v.store.Cursor().Seq > 0 {
+		return false
+	}
+	_, err := os.Stat(v.dir)
+	return err == nil
 }
 
 // sit runs a group for as long as the node is entitled to one.
 func (v *seat) sit(ctx context.Context, changed <-chan struct{}) error {
 	g, err := raftgroup.New(raftgroup.Config{
 		ID: v.id, Dir: v.dir, Store: raftgroup.Store(v.cfg.Store), Link: v, Welcome: v.welcome,
-		Machine: v.store, Joining: !v.me().Voter, Log: v.log,
+		Machine: v.store, Joining: !v.me().Voter && !v.lostCopy(), Log: v.log,
 		Timings: raftgroup.Timings{Election: v.cfg.Election, Lease: v.cfg.Lease, Beat: v.cfg.Beat, Commit: v.cfg.Commit},
 	})
 	if err != nil {
@@ -208,7 +219,7 @@ func (v *seat) standing() follow.Standing {
 	s, ok := v.status()
 	if !ok {
 		// A voter that has just started waits for its seat: see raftAlone.
-		return follow.Standing{Fed: v.me().Voter}
+		return follow.Standing{Fed: v.me().Voter || v.lostCopy()}
 	}
 	out := follow.Standing{Fed: v.fed(s), Leader: s.Leader, Term: s.Term, Index: s.Commit, Voters: s.Voters}
 	if s.State == raftgroup.Leader && !s.Ready {

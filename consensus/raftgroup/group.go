@@ -55,11 +55,11 @@ type Group struct {
 	// pacing guards raft's reloadable timings.
 	pacing sync.Mutex
 	// changing holds a token while nobody changes the configuration, asking
-	// holds one for each question to raft's main loop that may be under way.
+	// holds one for each question to raft or a voter that may be under way.
 	changing, asking chan struct{}
 }
 
-// maxAsking bounds questions that wait for raft's main loop.
+// maxAsking bounds questions that cannot be cancelled.
 const maxAsking = 64
 
 // New opens and checks the log in cfg.Dir and brings the Machine up to raft's

@@ -104,26 +104,72 @@ func (g *Group) Changed() <-chan struct{} { return g.news.next() }
 
 // VerifyLeader asks a majority whether this node still leads. A fault of code
 // "no_leader" means no, or not in time (ctx, at most 5 s).
+//
+// Raft's own VerifyLeader counts any acknowledgement that is read after the
+// call, also one that a follower gave before: a leader that was paused would
+// find such ones waiting and serve old state. Here only answers to questions
+// that were asked after the call began count.
 func (g *Group) VerifyLeader(ctx context.Context) error {
-	return g.ask(ctx, func(r *raft.Raft) error { return r.VerifyLeader().Error() })
+	ctx, cancel := context.WithTimeout(ctx, enqueueTimeout)
+	defer cancel()
+	r, status := g.raft.Load(), g.Status()
+	if !status.Ready {
+		return noLeader()
+	}
+	var entry raft.Log
+	if err := g.stores.log.GetLog(status.Commit, &entry); err != nil {
+		return notVerified(err)
+	}
+	answers := make(chan bool, len(status.Voters))
+	for _, id := range status.Voters {
+		if id == g.cfg.ID {
+			answers <- true
+			continue
+		}
+		go func() { // ends with the question, at the latest after Timings.RPC
+			var holds bool
+			err := await(ctx, g.asking, func() (err error) {
+				holds, err = g.transport.Load().tellCommitted(raft.ServerID(id), status.Term, status.Commit, entry.Term)
+				return err
+			})
+			answers <- err == nil && holds
+		}()
+	}
+	for yes, no := 0, 0; ; {
+		select {
+		case holds := <-answers:
+			if holds {
+				yes++
+			} else {
+				no++
+			}
+		case <-ctx.Done():
+			return notVerified(ctx.Err())
+		}
+		switch {
+		case yes > len(status.Voters)/2 && r.State() == raft.Leader && r.CurrentTerm() == status.Term:
+			return nil
+		case yes > len(status.Voters)/2 || no >= (len(status.Voters)+1)/2:
+			return notVerified(raft.ErrNotLeader)
+		}
+	}
+}
+
+func notVerified(why error) *event.Fault {
+	return event.Refuse(event.CodeNoLeader, "", "ask the leader", "this node could not show that it leads: %v", why)
 }
 
 // Barrier waits until all that was proposed before is applied here. Only the
 // leader can; see VerifyLeader for the fault and the deadline.
 func (g *Group) Barrier(ctx context.Context) error {
-	return g.ask(ctx, func(r *raft.Raft) error { return r.Barrier(enqueueTimeout).Error() })
-}
-
-// ask puts a question to raft's main loop.
-func (g *Group) ask(ctx context.Context, question func(*raft.Raft) error) error {
 	r := g.raft.Load()
 	if r == nil {
 		return noLeader()
 	}
 	ctx, cancel := context.WithTimeout(ctx, enqueueTimeout)
 	defer cancel()
-	if err := await(ctx, g.asking, func() error { return question(r) }); err != nil {
-		return event.Refuse(event.CodeNoLeader, "", "ask the leader", "this node could not show that it leads: %v", err)
+	if err := await(ctx, g.asking, func() error { return r.Barrier(enqueueTimeout).Error() }); err != nil {
+		return notVerified(err)
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func TestFleetFormsLosesAndGains(t *testing.T) {
 
 	// The same folder goes on with the same fleet.
 	f = run(t, data, 3, 3)
-	f.shows("robot-2", 3, "robot-1", "robot-2", "robot-3")
+	f.shows("robot-2", 3, "robot-1", "robot-2", "robot-3", "robot-4") // the added one is remembered
 	f.end()
 	http.DefaultClient.CloseIdleConnections()
 	goleak.VerifyNone(t, before)

@@ -93,6 +93,7 @@ func TestDamagedFiles(t *testing.T) {
 		{"history is damaged after the checkpoint, but the raft log has it", flippedAt("log/history/*.seg", "robot.registered")},
 		{"address book is damaged", written("peers.json", "{{")},
 		{"fleet file is gone", remove("fleet.json")},
+		{"log is gone, the raft log is not", remove("log")},
 		{"fleet file is damaged after admission", written("fleet.json", "{")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
