@@ -261,7 +261,10 @@ func (behind) Cursor() event.Cursor                     { return event.Cursor{Se
 func TestOnlyTheLeaderLooksAtTokens(t *testing.T) {
 	t.Parallel()
 	node := newLone(t, testnet.New(), 0)
-	node.cfg.Verify = func(string) (event.Actor, error) { t.Error("token verified on a node that does not lead"); return event.Actor{}, nil }
+	node.cfg.Verify = func(string) (event.Actor, error) {
+		t.Error("token verified on a node that does not lead")
+		return event.Actor{}, nil
+	}
 	a := node.answer(t.Context(), request{ID: 3, Token: "ada"}, group(1), testnet.ID(9))
 	if a.ID != 3 || a.Fault == nil || a.Fault.Code != event.CodeNoLeader || a.State {
 		t.Fatalf("%+v", a)
