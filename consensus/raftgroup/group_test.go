@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"skein/consensus/event"
 	"skein/consensus/raftgroup/testnet"
 )
@@ -147,6 +149,26 @@ func TestVerifyLeaderHasADeadline(t *testing.T) {
 	}
 	if took := time.Since(began); took > 600*time.Millisecond {
 		t.Fatalf("answer took %s", took)
+	}
+}
+
+func TestOnlyTheTermThatRunsIsAcknowledged(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	all := c.form(3)
+	old := c.leader(all...)
+	term := old.Status().Term
+	c.kill(old)
+	lead := c.leader(c.all()...)
+	other := c.all()[0]
+	if other == lead {
+		other = c.all()[1]
+	}
+	for asked, want := range map[uint64]bool{term: false, lead.Status().Term: true} {
+		yes, err := lead.transport.Load().acknowledged(raft.ServerID(other.id), asked)
+		if err != nil || yes != want {
+			t.Fatalf("term %d: %v, %v", asked, yes, err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -116,43 +117,34 @@ func (g *Group) VerifyLeader(ctx context.Context) error {
 	if !status.Ready {
 		return noLeader()
 	}
-	var entry raft.Log
-	if err := g.stores.log.GetLog(status.Commit, &entry); err != nil {
-		return notVerified(err)
-	}
-	answers := make(chan bool, len(status.Voters))
+	answers := make(chan error, len(status.Voters))
 	for _, id := range status.Voters {
 		if id == g.cfg.ID {
-			answers <- true
+			answers <- nil
 			continue
 		}
 		go func() { // ends with the question, at the latest after Timings.RPC
-			var holds bool
-			err := await(ctx, g.asking, func() (err error) {
-				holds, err = g.transport.Load().tellCommitted(raft.ServerID(id), status.Term, status.Commit, entry.Term)
+			answers <- await(ctx, g.asking, func() error {
+				yes, err := g.transport.Load().acknowledged(raft.ServerID(id), status.Term)
+				if err == nil && !yes {
+					err = raft.ErrNotLeader
+				}
 				return err
 			})
-			answers <- err == nil && holds
 		}()
 	}
-	for yes, no := 0, 0; ; {
-		select {
-		case holds := <-answers:
-			if holds {
-				yes++
-			} else {
-				no++
-			}
-		case <-ctx.Done():
-			return notVerified(ctx.Err())
+	yes, why := 0, error(nil)
+	for range status.Voters {
+		if err := <-answers; err == nil { // each comes by ctx's end
+			yes++
+		} else {
+			why = err
 		}
-		switch {
-		case yes > len(status.Voters)/2 && r.State() == raft.Leader && r.CurrentTerm() == status.Term:
+		if yes > len(status.Voters)/2 && r.State() == raft.Leader && r.CurrentTerm() == status.Term {
 			return nil
-		case yes > len(status.Voters)/2 || no >= (len(status.Voters)+1)/2:
-			return notVerified(raft.ErrNotLeader)
 		}
 	}
+	return notVerified(errors.Join(raft.ErrNotLeader, why))
 }
 
 func notVerified(why error) *event.Fault {

@@ -241,13 +241,19 @@ func again(request func() error) (err error) {
 // CommitTimeout. It is right at any time in any order: the follower checks the
 // term and that its log has this entry, and commits nothing beyond it.
 func (t *transport) tellCommitted(to raft.ServerID, term, index, entryTerm uint64) (holds bool, err error) {
+	return t.appendNothing(to, raft.AppendEntriesRequest{Term: term, PrevLogEntry: index, PrevLogTerm: entryTerm, LeaderCommitIndex: index})
+}
+
+// acknowledged asks a voter whether it knows of no later term than term, in
+// which the caller leads. It is an ordinary heartbeat, which needs no disk.
+func (t *transport) acknowledged(to raft.ServerID, term uint64) (yes bool, err error) {
+	return t.appendNothing(to, raft.AppendEntriesRequest{Term: term})
+}
+
+func (t *transport) appendNothing(to raft.ServerID, req raft.AppendEntriesRequest) (accepted bool, err error) {
 	self := []byte(t.id)
-	req := &raft.AppendEntriesRequest{
-		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},
-		Term:         term,
-		PrevLogEntry: index, PrevLogTerm: entryTerm, LeaderCommitIndex: index,
-	}
+	req.RPCHeader = raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self}
 	var resp raft.AppendEntriesResponse
-	err = again(func() error { return t.AppendEntries(to, raft.ServerAddress(to), req, &resp) })
-	return err == nil && resp.Success && resp.Term == term, err
+	err = again(func() error { return t.AppendEntries(to, raft.ServerAddress(to), &req, &resp) })
+	return err == nil && resp.Success && resp.Term == req.Term, err
 }

@@ -18,6 +18,23 @@ func onHost(t *testing.T, h *rig.Host, fleet ident.FleetID, self ident.Endpoint)
 	return hatch(t, Config{Fleet: fleet}, self, h.Do)
 }
 
+// announcedOut waits until each of two nodes has heard the other's unasked
+// announcements: what it hears from then on has another reason.
+func announcedOut(t *testing.T, birds ...*bird) {
+	t.Helper()
+	until(t, 10*time.Second, "the first announcements are over", func() bool {
+		for _, b := range birds {
+			b.mu.Lock()
+			calls := b.calls
+			b.mu.Unlock()
+			if calls < announceTimes {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func TestTwoFleetsOnOneLANFindThemselvesOnly(t *testing.T) {
 	r := rig.New(t, 8)
 	var g, s []*bird
@@ -44,6 +61,7 @@ func TestNewAddressIsFollowed(t *testing.T) {
 	a := onHost(t, r.Hosts[0], geese(t), someone(t, 7781))
 	b := onHost(t, r.Hosts[1], geese(t), someone(t, 7781))
 	meet(t, 5*time.Second, a, b)
+	announcedOut(t, a, b)
 	to := r.Unused()
 	r.Hosts[1].Readdress(to)
 	took := until(t, 5*time.Second, "the new address is known", func() bool {
@@ -68,6 +86,7 @@ func TestInterfaceThatComesLaterIsUsed(t *testing.T) {
 	b := onHost(t, late, geese(t), someone(t, 7781))
 	run("addr", "add", addr.String(), "dev", "eth0")
 	t.Logf("met after %v", meet(t, 5*time.Second, a, b))
+	announcedOut(t, a, b)
 	a.forget()
 	b.forget()
 	run("link", "set", "eth0", "down")

@@ -40,6 +40,18 @@ func TestAnnouncementSurvivesTheWire(t *testing.T) {
 	}
 }
 
+func TestAQueryAnnouncesNobody(t *testing.T) {
+	e := someone(t, 7781)
+	b, err := encodeAnnouncement(e, "tag", e.Addrs, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[2] &^= 0x80 // RFC 1035 section 4.1.1: QR
+	if msg := mustParse(t, b, nil); !msg.query || len(msg.announced) != 0 || len(msg.known) != 1 {
+		t.Fatalf("read %+v", msg)
+	}
+}
+
 func TestGoodbyeNamesTheNodeOnly(t *testing.T) {
 	e := someone(t, 7781)
 	b, err := encodeAnnouncement(e, "tag", e.Addrs, true, nil)
@@ -142,7 +154,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b)
+		f.Add(append([]byte(nil), b...))
+		b[2] &^= 0x80
+		f.Add(append([]byte(nil), b...))
 	}
 	b, err := encodeQuery([]ident.NodeID{e.ID})
 	if err != nil {

@@ -12,13 +12,13 @@
 // The addresses that packets go to come from that metadata alone.
 //
 // Life: New binds the port and starts gossip; Run follows address changes, key
-// changes and lost nodes until its context ends, then leaves and closes.
-// Members, Join, Refresh and AddressChanged may be called at any time between,
-// from any goroutine, but not from inside Config.Refused, Config.Meta or
-// Config.Known.
+// changes and lost nodes until its context ends, then leaves and closes. The
+// other methods may be called at any time between, from any goroutine, but not
+// from inside Config.Refused, Config.Meta or Config.Known.
 //
-// Limits: 4096 nodes in the list, of which at most 1024 dead ones for at least 24 h;
-// 512 bytes of metadata; 64 inbound streams at once; 1200 bytes a packet.
+// Limits: 4096 nodes in the list; of those that are gone at most 1024, for 24 h;
+// 512 bytes of metadata and 4 addresses a node; 64 inbound streams at once; 1200
+// bytes a packet.
 //
-// May be imported by the composer only.
+// It imports ident and keyring. Only node (composition), sim and tests import it.
 package member

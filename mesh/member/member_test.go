@@ -249,6 +249,28 @@ func TestLonelyNodeFindsBackByWhatItKnows(t *testing.T) {
 	whole(t, 15*time.Second, f.nodes)
 }
 
+// TestHalvesThatNeverMetGrowTogether: as after a power cut, when nobody's list
+// or gossip leads to the others, only what one node knows.
+func TestHalvesThatNeverMetGrowTogether(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 6, quickly)
+	one, other := f.nodes[:3], f.nodes[3:]
+	for _, half := range [][]*testNode{one, other} {
+		for _, n := range half[1:] {
+			if _, err := n.Join(t.Context(), []ident.Endpoint{half[0].endpoint()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		whole(t, 10*time.Second, half)
+	}
+	knowing := one[2]
+	knowing.mu.Lock()
+	knowing.known = []ident.Endpoint{other[1].endpoint()}
+	knowing.mu.Unlock()
+	knowing.Seek()
+	whole(t, 10*time.Second, f.nodes)
+}
+
 func everybodyKnowsEverybody(f *testFleet) {
 	var all []ident.Endpoint
 	for _, n := range f.nodes {
@@ -386,6 +408,28 @@ func TestRotationOfKeysLosesNobody(t *testing.T) {
 	whole(t, 15*time.Second, f.nodes)
 }
 
+func TestKeysChangeInSteps(t *testing.T) {
+	t.Parallel()
+	times := DefaultTimings()
+	times.KeyUse, times.KeyRetire = time.Second, time.Second
+	n := newFleet(t, 1, func(c *Config) { c.Timings = times }).nodes[0]
+	old, next := n.ring.Current().Primary, n.ring.NewEpoch(2)
+	holds := func(keys ...[]byte) func() bool {
+		return func() bool { return slices.EqualFunc(n.keys.GetKeys(), keys, bytes.Equal) }
+	}
+	start := time.Now()
+	if err := n.ring.Set(next); err != nil {
+		t.Fatal(err)
+	}
+	until(t, 5*time.Second, "the new key is accepted, the old one used", holds(old, next.Primary))
+	until(t, 5*time.Second, "the new key is used, the old one accepted", holds(next.Primary, old))
+	used := time.Since(start)
+	until(t, 5*time.Second, "the old key is dropped", holds(next.Primary))
+	if dropped := time.Since(start); used < times.KeyUse || dropped-used < times.KeyRetire/2 {
+		t.Fatalf("used after %v, old one dropped after %v", used, dropped)
+	}
+}
+
 func TestTwoRotationsAtOnce(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 2, nil)
@@ -432,7 +476,7 @@ func TestNoiseAndPiledUpStreamsDoNoHarm(t *testing.T) {
 		defer c.Close()
 		open = append(open, c)
 	}
-	until(t, 5*time.Second, "streams over the bound are closed", func() bool {
+	until(t, streamTimeout/2, "streams over the bound are closed", func() bool {
 		closed := 0
 		for _, c := range open {
 			c.SetReadDeadline(time.Now().Add(time.Millisecond))

@@ -123,7 +123,12 @@ func (s *settings) load(flags *pflag.FlagSet) (config.Config, error) {
 		"fleet-file": func() { c.FleetFile = s.over.FleetFile },
 		"voter":      func() { c.Voter = s.over.Voter },
 		"peer":       func() { c.Mesh.Peers = s.over.Mesh.Peers },
-		"loopback":   func() { c.Mesh.Loopback = s.over.Mesh.Loopback },
+		"loopback": func() {
+			if c.Mesh.Loopback = s.over.Mesh.Loopback; c.Mesh.Loopback && s.file == "" {
+				// Beside the robots of a fleet, whose faces may have the usual ports.
+				c.Mesh.LinkPort, c.Mesh.GossipPort = 0, 0
+			}
+		},
 	} {
 		if flags.Changed(name) {
 			set()
