@@ -18,20 +18,24 @@ func onHost(t *testing.T, h *rig.Host, fleet ident.FleetID, self ident.Endpoint)
 	return hatch(t, Config{Fleet: fleet}, self, h.Do)
 }
 
-// announcedOut waits until each of two nodes has heard the other's unasked
-// announcements: what it hears from then on has another reason.
+// announcedOut waits until nobody has been heard for longer than the gaps
+// between a node's unasked announcements: what is heard from then on has
+// another reason.
 func announcedOut(t *testing.T, birds ...*bird) {
 	t.Helper()
-	until(t, 10*time.Second, "the first announcements are over", func() bool {
+	const longest = announceGap << (announceTimes - 2)
+	last, since := -1, time.Now()
+	until(t, 15*time.Second, "the first announcements are over", func() bool {
+		calls := 0
 		for _, b := range birds {
 			b.mu.Lock()
-			calls := b.calls
+			calls += b.calls
 			b.mu.Unlock()
-			if calls < announceTimes {
-				return false
-			}
 		}
-		return true
+		if calls != last {
+			last, since = calls, time.Now()
+		}
+		return time.Since(since) > longest+announceGap/2
 	})
 }
 

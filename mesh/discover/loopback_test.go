@@ -134,6 +134,37 @@ func TestGoodbyeIsSaid(t *testing.T) {
 	}
 }
 
+// TestNobodyAnswersItself counts what a lonely node sends: its announcements and
+// its questions, and nothing because of them.
+func TestNobodyAnswersItself(t *testing.T) {
+	conn, err := openSocket(loIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	self := someone(t, 1000)
+	onLoopback(t, geese(t), self)
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	announced, asked := 0, 0
+	for buf := make([]byte, maxPacket); asked < 3; { // at about 0, 1 and 4 s
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatalf("heard %d questions: %v", asked, err)
+		}
+		msg, err := parse(buf[:n])
+		switch {
+		case err != nil:
+		case msg.query && slices.Contains(msg.known, self.ID):
+			asked++
+		case len(msg.announced) == 1 && msg.announced[0].node.ID == self.ID:
+			announced++
+		}
+	}
+	if announced > announceTimes {
+		t.Fatalf("a node that nobody asked announced itself %d times", announced)
+	}
+}
+
 // TestIndependentResolverFindsNodes asks as another mDNS library does: from a
 // port of its own, so that the answer must come to it alone.
 func TestIndependentResolverFindsNodes(t *testing.T) {

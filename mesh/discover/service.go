@@ -237,7 +237,11 @@ func (s *Service) sendGoodbye(l *link) {
 
 func (s *Service) sendQuestion(now time.Time) {
 	for index, l := range s.links {
-		b, err := encodeQuery(s.seen.known(index, now))
+		var known []ident.NodeID
+		if s.self.ID != "" {
+			known = append(known, s.self.ID) // or we would answer ourselves
+		}
+		b, err := encodeQuery(append(known, s.seen.known(index, now)...))
 		s.send(l, b, err, group)
 	}
 }

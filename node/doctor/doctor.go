@@ -65,8 +65,9 @@ type Port struct {
 // Running is what a node that runs on this machine says about itself.
 type Running struct {
 	Name string
-	// Ports are all those it holds.
-	Ports []uint16
+	// Holders are the robots, by name, that hold ports of this machine: this one
+	// and others of its fleet that run beside it.
+	Holders map[uint16]string
 	// Skews are its peers' clocks as it measured them.
 	Skews []Skew
 }

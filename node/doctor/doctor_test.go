@@ -106,8 +106,9 @@ func TestPorts(t *testing.T) {
 	both := []string{"tcp", "udp"}
 
 	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{}), Fail, "another program")
-	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{Running: Running{Name: "gander", Ports: []uint16{port}}, answered: true}), OK, "running node gander")
-	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{Running: Running{Name: "gander", Ports: []uint16{port + 1}}, answered: true}), Fail, "another program")
+	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{Running: Running{Name: "gander", Holders: map[uint16]string{port: "gander"}}, answered: true}), OK, "running node gander")
+	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{Running: Running{Name: "gander", Holders: map[uint16]string{port + 1: "gander"}}, answered: true}), Fail, "another program")
+	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{Running: Running{Name: "gander", Holders: map[uint16]string{port: "goose"}}, answered: true}), Warn, "held by goose")
 	want(t, checkPort(t.Context(), Port{"gossip", "key.gossip", both, addr}, answer{forbidden: true}), Skip, "maybe by the node")
 	want(t, checkPort(t.Context(), Port{"http", "key.http", both, "127.0.0.1:0"}, answer{}), OK, "any free port")
 	want(t, checkPort(t.Context(), Port{"http", "key.http", both, "192.0.2.1:7780"}, answer{}), Fail, "no address of this machine")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"syscall"
 )
@@ -39,9 +38,13 @@ func checkPort(ctx context.Context, p Port, node answer) Check {
 }
 
 func portTrouble(name, network string, p Port, number uint16, node answer, err error) Check {
+	holder := node.Holders[number]
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE) && slices.Contains(node.Ports, number):
+	case errors.Is(err, syscall.EADDRINUSE) && holder != "" && holder == node.Name:
 		return Check{name, OK, fmt.Sprintf("%s is held by the running node %s", p.Addr, node.Name), ""}
+	case errors.Is(err, syscall.EADDRINUSE) && holder != "":
+		return Check{name, Warn, fmt.Sprintf("%s (%s) is held by %s, another robot of the fleet on this machine", p.Addr, network, holder),
+			fmt.Sprintf("before this one can use it, stop that one, or set %s to another port in the configuration file", p.Key)}
 	case errors.Is(err, syscall.EADDRINUSE) && node.forbidden:
 		return Check{name, Skip, fmt.Sprintf("%s is held, maybe by the node, which this user may not ask", p.Addr), asNodesUser}
 	case errors.Is(err, syscall.EADDRINUSE):

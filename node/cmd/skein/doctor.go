@@ -121,13 +121,15 @@ func askRunning(ctx context.Context, o client.Options) (doctor.Running, error) {
 	if err != nil {
 		return doctor.Running{}, err
 	}
-	var r doctor.Running
+	r := doctor.Running{Holders: map[uint16]string{}}
 	for _, n := range list.Nodes {
 		if n.ID == raft.Node {
 			r.Name = n.Name
 		}
-		if n.ID == raft.Node || isHere(n, here) {
-			r.Ports = append(r.Ports, n.LinkPort, n.GossipPort, n.HTTPPort)
+		if n.ID == raft.Node || n.State == view.Alive && isHere(n, here) {
+			for _, port := range []uint16{n.LinkPort, n.GossipPort, n.HTTPPort} {
+				r.Holders[port] = n.Name
+			}
 		}
 		if n.ClockSkewMillis != nil {
 			r.Skews = append(r.Skews, doctor.Skew{Robot: n.Name, Millis: *n.ClockSkewMillis})
