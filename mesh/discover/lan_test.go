@@ -2,8 +2,10 @@ package discover
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +101,39 @@ func TestInterfaceThatComesLaterIsUsed(t *testing.T) {
 		return err == nil && !strings.Contains(out, "FB0000E0")
 	})
 	run("link", "set", "eth0", "up")
-	meet(t, 10*time.Second, a, b)
+	meet(t, 15*time.Second, a, b)
+}
+
+// TestNobodyAnswersItself counts what a lonely node sends: its announcements and
+// its questions, and nothing because of them.
+func TestNobodyAnswersItself(t *testing.T) {
+	h := rig.New(t, 1).Hosts[0] // where nobody else asks
+	var conn *net.UDPConn
+	if err := h.Do(func() (err error) { conn, err = openSocket(loIndex); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	self := someone(t, 1000)
+	hatch(t, Config{Fleet: geese(t), Loopback: true}, self, h.Do)
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	announced, asked := 0, 0
+	for buf := make([]byte, maxPacket); asked < 3; { // at about 0, 1 and 4 s
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatalf("heard %d questions: %v", asked, err)
+		}
+		msg, err := parse(buf[:n])
+		switch {
+		case err != nil:
+		case msg.query && slices.Contains(msg.known, self.ID):
+			asked++
+		case len(msg.announced) == 1 && msg.announced[0].node.ID == self.ID:
+			announced++
+		}
+	}
+	if announced > announceTimes {
+		t.Fatalf("a node that nobody asked announced itself %d times", announced)
+	}
 }
 
 // avahi is an independent responder and browser on a host of its own.
