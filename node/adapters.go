@@ -21,9 +21,9 @@ type presenceReport = presence.Report
 // decider is the seat as propose sees it: who leads is also known from marks.
 type decider struct{ b *body }
 
-// Submit implements propose.Group.
-func (d decider) Submit(ctx context.Context, batch event.Batch) (replica.Outcome, error) {
-	return d.b.seat.Submit(ctx, batch)
+// Offer implements propose.Group.
+func (d decider) Offer(batch event.Batch, done func(replica.Outcome, error)) error {
+	return d.b.seat.Offer(batch, done)
 }
 
 // Leader implements propose.Group.

@@ -6,28 +6,33 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"runtime"
 	"slices"
 	"time"
 
 	"skein/consensus/admission"
+	"skein/consensus/backfill"
+	"skein/consensus/backup"
 	"skein/consensus/control"
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/follow"
 	"skein/consensus/propose"
 	"skein/consensus/replica"
+	"skein/consensus/views"
 	"skein/mesh/ident"
 	"skein/mesh/join"
 	"skein/mesh/link"
 	"skein/mesh/member"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/view"
+	"skein/node/rescue"
 	"skein/node/survey"
 )
 
 const (
 	followProtocol    link.Protocol = follow.Protocol
+	pastProtocol      link.Protocol = backfill.Protocol
+	chainProtocol     link.Protocol = rescue.ChainProtocol
 	proposeProtocol   link.Protocol = propose.Protocol
 	admissionProtocol link.Protocol = "/skein/admit/1"
 )
@@ -39,10 +44,11 @@ type body struct {
 	trust    *trust
 	store    *replica.Replica
 	seat     *seat
+	past     *backfill.Service
 	follower *follow.Service
 	proposer *propose.Proposer
-	office   *admission.Office
-	control  *control.Controller
+	answers  answers
+	lead     leading
 	mesh     *mesh
 	auth     *auth.Service
 	face     *face
@@ -51,16 +57,22 @@ type body struct {
 	end context.CancelCauseFunc
 }
 
+// leading is what matters above all on the leader.
+type leading struct {
+	office  *admission.Office
+	control *control.Controller
+}
+
 // assemble makes the parts, each with the few functions it needs of others.
 // What listens, listens when it returns; nothing else runs yet.
-func (b *body) assemble() error {
+func (b *body) assemble(models *views.Views) error {
 	b.shown = &showing{}
 	age := func() time.Duration { return b.standing().Age }
 	b.trust.age.Store(&age)
-	b.seat = newSeat(b.self, b.store, b.host)
+	b.seat = newSeat(b.self, b.store, b.host, b.trust.epochs.Load())
 	b.auth = auth.New(auth.Config{
 		Key: b.self.key, Fleet: b.self.member.Load().Fleet(), Directory: directory{b.store, b.leader},
-		Forwarder: loginForwarder{b.host}, Now: time.Now, Log: b.self.log,
+		Forwarder: loginForwarder{b.host}, Now: b.seat.clock.now, Log: b.self.log,
 	})
 	b.proposer = propose.New(propose.Config{
 		Self: b.self.key.ID(), Boot: b.self.boot, Group: decider{b}, Replica: b.store, Verify: verify(b.auth), Log: b.self.log,
@@ -70,12 +82,17 @@ func (b *body) assemble() error {
 		Self: b.self.key.ID(), Link: followLink{b}, Source: b.store, Sink: b.store,
 		Standing: b.seat.standing, StandingChanged: b.seat.Changed, Candidates: b.candidates, Log: b.self.log,
 	})
-	b.office = admission.New(admission.Config{
+	b.seat.word, b.seat.known = b.follower.Latest, b.knownMembers
+	b.answers = newAnswers(b)
+	b.past = backfill.New(backfill.Config{
+		Self: b.self.key.ID(), Link: pastLink{b.host}, Source: b.store, Sink: b.store, Peers: b.havePast, Log: b.self.log,
+	})
+	b.lead.office = admission.New(admission.Config{
 		Key: b.self.key, Chain: b.self.chain, GossipKeys: b.gossipKeys, Fleet: registry{b}, Link: admissionLink{b.host},
-		Now: time.Now, Log: b.self.log,
+		Now: b.seat.clock.now, Log: b.self.log,
 	})
 	look := survey.New(survey.Sources{
-		Self: b.self.key.ID(), View: b.viewAt, Standing: b.standing,
+		Self: b.self.key.ID(), View: b.viewAt, Past: b.store, Models: models, Standing: b.standing,
 		Members: func() []member.Member { return b.mesh.gossip.Members() },
 		Reports: func() map[ident.NodeID]presenceReport { return b.mesh.presence.Reports() },
 		Skew:    b.host.Skew, Now: time.Now,
@@ -87,8 +104,9 @@ func (b *body) assemble() error {
 	if b.mesh, err = newMesh(b.self, b.host, b.trust, b.store, b.face.port()); err != nil {
 		return errors.Join(err, b.face.gateway.Close())
 	}
-	b.control = control.New(control.Config{
-		View: b.store.View, Subscribe: b.store.Subscribe, Raft: b.seat, Mesh: b.mesh, Now: time.Now, Log: b.self.log,
+	b.lead.control = control.New(control.Config{
+		Key: b.self.key, Level: b.self.level, View: b.viewAt, Subscribe: b.store.Subscribe, Raft: b.seat, Record: b.seat.Record, Mesh: b.mesh,
+		Offset: b.seat.clock.offset, ReplaceAfter: b.self.cfg.Raft.ReplaceAfter, Now: time.Now, Wall: b.seat.clock.now, Log: b.self.log,
 	})
 	b.serve()
 	return nil
@@ -101,9 +119,12 @@ func (b *body) serve() {
 	}
 	handle(followProtocol, b.follower.Handle)
 	handle(proposeProtocol, b.proposer.Handle)
-	handle(admissionProtocol, b.office.Handle)
+	handle(readProtocol, b.answers.reads.Handle)
+	handle(pastProtocol, b.past.Handle)
+	handle(chainProtocol, b.serveChain)
+	handle(admissionProtocol, b.lead.office.Handle)
 	handle(loginProtocol, func(ctx context.Context, conn net.Conn, remote ident.NodeID) { b.auth.Serve(ctx, remote, conn) })
-	b.host.HandleOpen(join.Protocol, join.Serve(b.office, join.ServerConfig{Chain: b.self.chain, Log: b.self.log}))
+	b.host.HandleOpen(join.Protocol, join.Serve(b.lead.office, join.ServerConfig{Chain: b.self.chain, Now: b.seat.clock.now, Log: b.self.log}))
 }
 
 // parts are what runs, in the order of start.
@@ -112,7 +133,10 @@ func (b *body) parts() []part {
 		{"gossip", b.mesh.gossip.Run},
 		{"following", b.follower.Run},
 		{"seat", b.seat.run},
-		{"leader's duties", b.control.Run},
+		{"leader's duties", b.lead.control.Run},
+		{"clocks", b.compareClocks},
+		{"the log's past", b.past.Run},
+		{"retention", b.keepHistory},
 		{"gossip keys", b.mesh.keepKeys},
 		{"presence", b.mesh.presence.Run},
 		{"telemetry", b.mesh.runSampler},
@@ -123,6 +147,11 @@ func (b *body) parts() []part {
 	}
 	if b.mesh.finder != nil {
 		parts = slices.Insert(parts, 1, part{"mDNS", b.mesh.finder.Run})
+	}
+	if c := b.self.cfg.Backup; c.Dir != "" {
+		parts = append(parts, part{"backups", backup.Schedule{
+			Maker: b.answers.backups, Dir: c.Dir, Every: c.Every, Keep: c.Keep, Log: b.self.log,
+		}.Run})
 	}
 	return parts
 }
@@ -303,43 +332,12 @@ func (b *body) obtainIssuing(ctx context.Context) error {
 			continue
 		}
 		var chain ident.Chain
-		if chain, err = b.office.RequestIssuing(ctx, id); err == nil {
+		if chain, err = b.lead.office.RequestIssuing(ctx, id); err == nil {
 			m := b.self.member.Load()
 			return b.self.accept(m.FleetName, m.Root, chain)
 		}
 	}
 	return fmt.Errorf("obtain the right to issue certificates: %w", err)
-}
-
-// keepRegistered registers the robot once in each start, if the fleet does not
-// know what its build and its configuration say. Not more often: two robots
-// with one key (a copied disk) would outbid each other for ever.
-func (b *body) keepRegistered(ctx context.Context) error {
-	done := false
-	return b.keep(ctx, func(ctx context.Context) error {
-		member := b.seat.me()
-		if done || member.ID == "" || !member.Member() {
-			return nil // or the log here is not that far yet
-		}
-		want := event.RobotRegistered{
-			Name: b.self.cfg.Name, Type: event.RobotType(b.self.cfg.Type), Version: b.self.version, Arch: runtime.GOARCH, OS: runtime.GOOS,
-		}
-		if want.Name == "" {
-			want.Name = member.Name // the one it was admitted under
-		}
-		me, registered := fleet.Robot{}, false
-		b.store.View(func(s *fleet.State) { me, registered = s.Robot(b.self.key.ID()) })
-		if registered && me.Version == want.Version && me.Arch == want.Arch && me.OS == want.OS &&
-			me.Registered == (fleet.Registered{Name: want.Name, Type: want.Type}) {
-			done = true
-			return nil
-		}
-		if _, err := b.proposer.Propose(ctx, []event.Draft{want.Draft(b.self.key.ID())}, propose.Authority{}); err != nil {
-			return fmt.Errorf("register this robot: %w", err)
-		}
-		done = true
-		return nil
-	})
 }
 
 const (

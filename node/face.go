@@ -112,10 +112,10 @@ func (w *window) Watch() (<-chan struct{}, func()) {
 	return w.body.shown.watch(w.body.mesh.presence.Watch())
 }
 
-// Events implements rest.Events.
+// Events implements ws.Events.
 func (w *window) Events(ctx context.Context, since uint64, fit view.EventFilter, limit int) ([]view.Event, bool, error) {
 	store, compacted := w.body.store, false
-	filter := replica.Filter{Stream: fit.Stream, Type: fit.Type}
+	filter := filterOf(fit)
 	for {
 		events, err := store.Events(ctx, since, filter, limit)
 		if !errors.Is(err, replica.ErrCompacted) {
@@ -186,7 +186,8 @@ func (b *body) newFace(w *window) (*face, error) {
 	f.gateway, err = gateway.New(gateway.Config{
 		HTTP: at, ControlSocket: b.self.dir.ControlSocket(), Console: console.Handler(),
 		Self: b.self.key.ID(), Root: b.self.member.Load().Root, Version: b.self.version,
-		Auth: b.auth, Fleet: w, Events: w, Proposer: w, Node: w, Metrics: metrics.NewSet(), Log: b.self.log,
+		Auth: b.auth, Fleet: w, Past: w.look, Reads: reading{b.answers.reads}, Events: w, Proposer: w, Node: w, History: b.store,
+		Metrics: metrics.NewSet(), Log: b.self.log,
 	})
 	if err != nil {
 		return nil, err

@@ -39,6 +39,9 @@ type InitOptions struct {
 	Name, NodeName string
 	// FleetFileOut is where to write the fleet file; "" means into Data.
 	FleetFileOut string
+	// Store is the kind of the founder's Raft log, as in its configuration; ""
+	// means bolt.
+	Store string
 }
 
 // InitResult says where the files are that a founder must know.
@@ -51,6 +54,8 @@ type InitResult struct {
 type founding struct {
 	root, enrolment, admin, node ident.Key
 	nodeName, history            string
+	store                        raftgroup.Store
+	level                        uint64
 }
 
 // InitFleet founds a fleet: its root, enrolment and first admin's keys, its
@@ -59,6 +64,11 @@ type founding struct {
 // membership file is written last: whatever fails before leaves a directory
 // that belongs to no fleet, and InitFleet can be called again.
 func InitFleet(ctx context.Context, o InitOptions) (InitResult, error) {
+	return initFleet(ctx, o, event.Level)
+}
+
+// initFleet founds a fleet that uses event types up to a level from the start.
+func initFleet(ctx context.Context, o InitOptions, level uint64) (InitResult, error) {
 	dir, err := datadir.Open(o.Data)
 	if err != nil {
 		return InitResult{}, err
@@ -67,7 +77,7 @@ func InitFleet(ctx context.Context, o InitOptions) (InitResult, error) {
 	if err := checkUnfounded(dir); err != nil {
 		return InitResult{}, err
 	}
-	f, err := newFounding(dir, o)
+	f, err := newFounding(dir, o, level)
 	if err != nil {
 		return InitResult{}, err
 	}
@@ -105,8 +115,12 @@ func checkUnfounded(dir *datadir.Dir) error {
 	return nil
 }
 
-func newFounding(dir *datadir.Dir, o InitOptions) (f founding, err error) {
-	f.nodeName, f.history = o.NodeName, newHistory()
+func newFounding(dir *datadir.Dir, o InitOptions, level uint64) (f founding, err error) {
+	f.level = level
+	f.nodeName, f.history, f.store = o.NodeName, newHistory(), raftgroup.Store(o.Store)
+	if f.store == "" {
+		f.store = raftgroup.StoreBolt
+	}
 	if f.nodeName == "" {
 		f.nodeName = config.Default().NodeName()
 	}
@@ -148,7 +162,7 @@ func (f founding) writeFiles(dir *datadir.Dir, o InitOptions) (InitResult, error
 // genesis is the first batch of a fleet's log.
 func (f founding) genesis(name string) event.Batch {
 	id := f.node.ID()
-	return event.Batch{
+	b := event.Batch{
 		Actor: event.Actor{Kind: event.KindGenesis, ID: string(id)},
 		Drafts: []event.Draft{
 			event.FleetCreated{Name: name, Root: f.root.Public(), History: f.history}.Draft(),
@@ -160,6 +174,10 @@ func (f founding) genesis(name string) event.Batch {
 			event.VoterAdded{}.Draft(id),
 		},
 	}
+	if f.level > 1 { // 1 is where every fleet begins
+		b.Drafts = append(b.Drafts, event.CeilingRaised{Level: f.level}.Draft())
+	}
+	return b
 }
 
 // alone is the link of a group with one voter: there is nobody to open to.
@@ -174,7 +192,7 @@ func (alone) Open(context.Context, ident.NodeID) (net.Conn, error) {
 func (f founding) writeLog(ctx context.Context, dir *datadir.Dir, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, genesisTimeout)
 	defer cancel()
-	if err := raftgroup.Bootstrap(dir.Raft(), f.node.ID(), raftgroup.StoreBolt); err != nil {
+	if err := raftgroup.Bootstrap(dir.Raft(), f.node.ID(), f.store); err != nil {
 		return err
 	}
 	store, err := replica.Open(dir.Log(), replica.Options{})
@@ -182,7 +200,7 @@ func (f founding) writeLog(ctx context.Context, dir *datadir.Dir, name string) e
 		return err
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	group, err := raftgroup.New(raftgroup.Config{ID: f.node.ID(), Dir: dir.Raft(), Link: alone{}, Machine: store, Log: quiet})
+	group, err := raftgroup.New(raftgroup.Config{ID: f.node.ID(), Dir: dir.Raft(), Store: f.store, Link: alone{}, Machine: store, Log: quiet})
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}

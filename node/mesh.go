@@ -162,6 +162,12 @@ func (m *mesh) Reach(ctx context.Context, id ident.NodeID) error {
 	return st.Close()
 }
 
+// Level implements control.Mesh.
+func (m *mesh) Level(id ident.NodeID) (uint64, bool) {
+	told, ok := m.host.Told(id)
+	return told.Level, ok
+}
+
 // GossipEpoch implements control.Mesh.
 func (m *mesh) GossipEpoch() uint64 { return m.self.ring.Current().Epoch }
 

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"skein/consensus/replica"
+	"skein/consensus/views"
 	"skein/mesh/ident"
 	"skein/mesh/link"
 	"skein/node/config"
@@ -31,7 +34,7 @@ type Node struct {
 	left bool
 
 	mu   sync.Mutex
-	face *face // nil until the node is admitted
+	body *body // nil until the node is admitted
 }
 
 // New opens the data directory and listens for streams. It takes no part in
@@ -68,7 +71,8 @@ func (n *Node) listen() error {
 	var err error
 	n.host, err = link.New(link.Config{
 		Key: n.self.key, Root: root, Listen: at, Chain: n.self.chain,
-		Refused: n.trust.refused, Vouched: n.trust.vouched, Log: n.self.log,
+		Refused: n.trust.refused, Vouched: n.trust.vouched, Heard: n.trust.heard,
+		Tell: func() link.Told { return n.trust.tell(n.self.level) }, Now: func() time.Time { return n.self.now() }, Log: n.self.log,
 	})
 	return err
 }
@@ -84,27 +88,30 @@ func (n *Node) Up() <-chan struct{} { return n.up }
 
 // Face is the address of the node's console, "" before Up.
 func (n *Node) Face() string {
+	if b := n.assembled(); b != nil {
+		return b.face.url()
+	}
+	return ""
+}
+
+// assembled is what the node is made of, nil before Up.
+func (n *Node) assembled() *body {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.face == nil {
-		return ""
-	}
-	return n.face.url()
+	return n.body
 }
 
 // LoginLink makes a link that logs person in once, within good. Only a voter can.
 func (n *Node) LoginLink(person string, good time.Duration) (string, error) {
-	n.mu.Lock()
-	f := n.face
-	n.mu.Unlock()
-	if f == nil {
+	b := n.assembled()
+	if b == nil {
 		return "", errors.New("make login link: the node is not up yet")
 	}
 	scopes := []string(nil)
 	if p, ok := (directory{store: n.trust.store.Load()}).Person(person); ok {
 		scopes = p.Scopes
 	}
-	return f.loginLink(person, scopes, good)
+	return b.face.loginLink(person, scopes, good)
 }
 
 // Run joins the fleet if the node is not a member, and takes part until ctx
@@ -136,29 +143,49 @@ func (n *Node) run(ctx context.Context) error {
 	}
 	m := n.self.member.Load()
 	n.self.log.Info("member of the fleet", "node", n.ID(), "name", n.self.cfg.NodeName(), "fleet", m.FleetName, "fleetID", m.Fleet())
-	store, err := replica.Open(n.self.dir.Log(), replica.Options{Log: n.self.log})
+	epochs, err := openEpochs(filepath.Join(n.self.dir.Path(), "epochs.json"), m.Fleet())
 	if err != nil {
 		return err
 	}
-	err = n.takePart(ctx, store)
+	n.trust.epochs.Store(epochs)
+	models := views.New()
+	store, err := replica.Open(n.self.dir.Log(), n.self.keeps(models))
+	if err != nil {
+		return err
+	}
+	err = n.takePart(ctx, store, models)
 	return errors.Join(err, store.Close())
 }
 
+// keeps is how much of the log's past this node keeps: all that its configuration
+// allows if it may vote, else a tail.
+func (s *self) keeps(observer replica.Observer) replica.Options {
+	o := replica.Options{MaxBytes: s.cfg.History.MaxBytes, MaxAge: s.cfg.History.MaxAge, Observer: observer, Log: s.log}
+	if _, err := os.Stat(s.dir.Raft()); err != nil && !s.cfg.Voter {
+		o.MaxBytes, o.MaxAge = 0, 0
+		if o.TailBytes = replica.DefaultTailBytes; s.cfg.History.MaxBytes > 0 {
+			o.TailBytes = min(o.TailBytes, s.cfg.History.MaxBytes)
+		}
+	}
+	return o
+}
+
 // takePart makes the parts of a member and runs them.
-func (n *Node) takePart(ctx context.Context, store *replica.Replica) error {
+func (n *Node) takePart(ctx context.Context, store *replica.Replica, models *views.Views) error {
 	n.trust.store.Store(store)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	b := &body{self: n.self, host: n.host, trust: n.trust, store: store, end: end}
-	if err := b.assemble(); err != nil {
+	if err := b.assemble(models); err != nil {
 		return err
 	}
 	n.mu.Lock()
-	n.face = b.face
+	n.body = b
 	n.mu.Unlock()
 	close(n.up)
 	err := runParts(ctx, n.self.log, b.parts())
 	b.proposer.Close()
+	b.answers.reads.Close()
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errLeft):
 		n.left = true

@@ -45,16 +45,29 @@ type seat struct {
 	store *replica.Replica
 	host  *link.Host
 	log   *slog.Logger
+	clock *clock
+	// epochs tells of a fleet that was recovered without this node.
+	epochs *epochs
+	// word is the newest mark heard, and known lists members to ask at the start.
+	word  func() (follow.Mark, time.Duration, bool)
+	known func() []ident.NodeID
 
 	mu     sync.Mutex
 	group  *raftgroup.Group // nil while empty
 	since  time.Time        // when group took the seat
 	turned chan struct{}    // closed when group, or its status, changes
+	// alone is raftAlone; see there.
+	alone time.Duration
 }
 
-func newSeat(s *self, store *replica.Replica, host *link.Host) *seat {
+func newSeat(s *self, store *replica.Replica, host *link.Host, epochs *epochs) *seat {
 	v := &seat{
-		id: s.key.ID(), dir: s.dir.Raft(), cfg: s.cfg.Raft, store: store, host: host, log: s.log, turned: make(chan struct{}),
+		id: s.key.ID(), dir: s.dir.Raft(), cfg: s.cfg.Raft, store: store, host: host, log: s.log, turned: make(chan struct{}), epochs: epochs, alone: s.alone,
+		clock: &clock{self: s.key.ID(), wall: s.now, skew: host.Skew, greet: host.Greet},
+	}
+	v.clock.voters = func() (ids []ident.NodeID) {
+		store.View(func(st *fleet.State) { ids = st.Voters() })
+		return ids
 	}
 	host.Handle(raftProtocol, func(ctx context.Context, st *link.Stream) {
 		if g := v.current(); g != nil {
@@ -96,25 +109,6 @@ func (v *seat) Changed() <-chan struct{} {
 	return v.turned
 }
 
-// run takes and gives up the seat until ctx ends. An error ends the node: the
-// log's disk has failed.
-func (v *seat) run(ctx context.Context) error {
-	changed, release := v.store.Subscribe()
-	defer release()
-	for {
-		if v.entitled() {
-			if err := v.sit(ctx, changed); err != nil || ctx.Err() != nil {
-				return err
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
-	}
-}
-
 // me is what the log says of this node.
 func (v *seat) me() (me fleet.Node) {
 	v.store.View(func(s *fleet.State) { me, _ = s.Node(v.id) })
@@ -136,44 +130,6 @@ func (v *seat) lostCopy() bool {
 	}
 	_, err := os.Stat(v.dir)
 	return err == nil
-}
-
-// sit runs a group for as long as the node is entitled to one.
-func (v *seat) sit(ctx context.Context, changed <-chan struct{}) error {
-	g, err := raftgroup.New(raftgroup.Config{
-		ID: v.id, Dir: v.dir, Store: raftgroup.Store(v.cfg.Store), Link: v, Welcome: v.welcome,
-		Machine: v.store, Joining: !v.me().Voter && !v.lostCopy(), Log: v.log,
-		Timings: raftgroup.Timings{Election: v.cfg.Election, Lease: v.cfg.Lease, Beat: v.cfg.Beat, Commit: v.cfg.Commit},
-	})
-	if err != nil {
-		return err
-	}
-	v.log.Info("took a seat among the voters", "node", v.id)
-	ctx, stop := context.WithCancelCause(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- g.Run(ctx) }()
-	v.put(g)
-	defer v.put(nil)
-	for {
-		status := g.Changed()
-		select {
-		case err := <-ended:
-			stop(nil)
-			return err
-		case <-status:
-			v.turn()
-		case <-changed:
-			if v.entitled() {
-				continue
-			}
-			stop(nil)
-			if err := <-ended; err != nil {
-				return err
-			}
-			v.log.Info("gave up the seat among the voters", "node", v.id)
-			return os.RemoveAll(v.dir)
-		}
-	}
 }
 
 // welcome admits Raft streams only from nodes that are voters or to be voters.
@@ -219,9 +175,9 @@ func (v *seat) standing() follow.Standing {
 	s, ok := v.status()
 	if !ok {
 		// A voter that has just started waits for its seat: see raftAlone.
-		return follow.Standing{Fed: v.me().Voter || v.lostCopy()}
+		return follow.Standing{Fed: !v.outdated() && (v.me().Voter || v.lostCopy())}
 	}
-	out := follow.Standing{Fed: v.fed(s), Leader: s.Leader, Term: s.Term, Index: s.Commit, Voters: s.Voters}
+	out := follow.Standing{Fed: v.fed(s), Leader: s.Leader, Epoch: v.epoch(), Term: s.Term, Index: s.Commit, Voters: s.Voters}
 	if s.State == raftgroup.Leader && !s.Ready {
 		out.Leader = "" // it has not applied yet what was decided before its term
 	}
@@ -233,15 +189,24 @@ func (v *seat) fed(s raftgroup.Status) bool {
 	v.mu.Lock()
 	sitting := time.Since(v.since)
 	v.mu.Unlock()
-	return s.Member(v.id) && (s.State == raftgroup.Leader || sitting < raftAlone || s.LastContact >= 0 && s.LastContact < raftAlone)
+	return s.Member(v.id) && (s.State == raftgroup.Leader || sitting < v.alone || s.LastContact >= 0 && s.LastContact < v.alone)
 }
 
-// Submit implements propose.Group.
-func (v *seat) Submit(ctx context.Context, b event.Batch) (replica.Outcome, error) {
-	if g := v.current(); g != nil {
-		return g.Submit(ctx, b)
+// Offer has a batch decided if this node leads: see raftgroup.Group.Offer.
+//
+// What is above the fleet's ceiling never gets into the Raft log: a voter of an
+// older build could not apply the entry that it came in.
+func (v *seat) Offer(b event.Batch, done func(replica.Outcome, error)) error {
+	g := v.current()
+	if g == nil {
+		return event.Refuse(event.CodeNoLeader, "", "try again", "this node is no voter")
 	}
-	return replica.Outcome{}, event.Refuse(event.CodeNoLeader, "", "try again", "this node is no voter")
+	var ceiling uint64
+	v.store.View(func(s *fleet.State) { ceiling = s.Ceiling() })
+	if err := b.CheckCeiling(ceiling); err != nil {
+		return err
+	}
+	return g.Offer(b, done)
 }
 
 // The methods below make a seat what the leader's controllers work with. On an
@@ -279,7 +244,15 @@ func (v *seat) RemoveServer(ctx context.Context, id ident.NodeID) error {
 	return errEmptySeat
 }
 
-// Record implements control.Raft: facts in the leader's name. They carry no
+// Transfer implements control.Raft.
+func (v *seat) Transfer(ctx context.Context, to ident.NodeID) error {
+	if g := v.current(); g != nil {
+		return g.Transfer(ctx, to)
+	}
+	return errEmptySeat
+}
+
+// Record proposes facts in the leader's name. They carry no
 // producer, because the controllers compare and plan again rather than retry.
 func (v *seat) Record(ctx context.Context, drafts ...event.Draft) error {
 	g := v.current()

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"skein/consensus/event"
 	"skein/mesh/discover"
 	"skein/mesh/ident"
 	"skein/mesh/keyring"
@@ -28,8 +29,12 @@ type self struct {
 	boot    uint64
 	ring    *keyring.Ring
 	book    *discover.Book
-	// now is the wall clock that is compared with the fleet's before joining.
+	// now is this machine's wall clock, right or wrong.
 	now func() time.Time
+	// level is the newest level of event types that this build knows.
+	level uint64
+	// alone is raftAlone; tests have less time.
+	alone time.Duration
 	// member is nil until the node is admitted.
 	member atomic.Pointer[ident.Membership]
 }
@@ -49,7 +54,7 @@ func openSelf(cfg config.Config, version string, log *slog.Logger) (*self, error
 }
 
 func readSelf(cfg config.Config, version string, log *slog.Logger, dir *datadir.Dir) (*self, error) {
-	s := &self{cfg: cfg, version: version, log: log, dir: dir, now: time.Now}
+	s := &self{cfg: cfg, version: version, log: log, dir: dir, now: time.Now, level: event.Level, alone: raftAlone}
 	var err error
 	if s.boot, err = nextBoot(dir.Boots()); err != nil {
 		return nil, err

@@ -35,6 +35,8 @@ type trust struct {
 	store atomic.Pointer[replica.Replica] // nil before admission: welcomes all
 	// age is that of the log: what the leader had decided so long ago is in it.
 	age atomic.Pointer[func() time.Duration]
+	// epochs is nil before admission.
+	epochs atomic.Pointer[epochs]
 
 	mu        sync.Mutex
 	strangers map[ident.NodeID]time.Time // when each was asked about first
@@ -43,6 +45,23 @@ type trust struct {
 
 func newTrust() *trust {
 	return &trust{strangers: map[ident.NodeID]time.Time{}, turned: map[ident.NodeID]time.Time{}}
+}
+
+// tell is what hello says about this node, whose build knows event types up to
+// level.
+func (t *trust) tell(level uint64) link.Told {
+	told := link.Told{Level: level}
+	if store := t.store.Load(); store != nil {
+		store.View(func(s *fleet.State) { told.Epoch = s.Recoveries() })
+	}
+	return told
+}
+
+// heard is what hello of another node said.
+func (t *trust) heard(id ident.NodeID, told link.Told) {
+	if e := t.epochs.Load(); e != nil {
+		e.hear(id, told.Epoch)
+	}
 }
 
 // fresh reports whether the log is recent enough to judge.

@@ -1,7 +1,9 @@
 // Package control holds what only the leader does on its own: it brings the
-// Raft configuration in line with what admins approved, states as facts who
-// has gone silent and who is back, and rotates the gossip key after a
-// revocation.
+// Raft configuration in line with what admins approved, puts a spare in the
+// place of a voter that is gone, states as facts who has gone silent and who is
+// back, rotates the gossip key after a revocation, raises the level of event
+// types once all voters know it, seals the log, and hands over when its clock is
+// wrong.
 //
 // A controller runs on every voter and is idle unless that voter leads. It has
 // no memory that matters: each round compares the replicated state with the
@@ -34,8 +36,8 @@ type Raft interface {
 	AddVoter(ctx context.Context, id ident.NodeID) error
 	// RemoveServer takes a node out of the configuration.
 	RemoveServer(ctx context.Context, id ident.NodeID) error
-	// Record proposes facts as the leader.
-	Record(ctx context.Context, drafts ...event.Draft) error
+	// Transfer hands leadership over to a voter.
+	Transfer(ctx context.Context, to ident.NodeID) error
 }
 
 // Mesh is what gossip and the links know of the others.
@@ -44,21 +46,39 @@ type Mesh interface {
 	Alive(id ident.NodeID) bool
 	// Reach tries to speak with the node itself; nil means that it answered.
 	Reach(ctx context.Context, id ident.NodeID) error
+	// Level is the newest level of event types that the node knows, as it told
+	// when it was last spoken to; 0 is that of the first builds.
+	Level(id ident.NodeID) (level uint64, known bool)
 	// GossipEpoch is the epoch of the gossip keys that this node holds.
 	GossipEpoch() uint64
 	// NewGossipKey makes the keys of epoch, for members to fetch.
 	NewGossipKey(epoch uint64) error
 }
 
-// Config is what a Controller works with. All fields are required.
+// Config is what a Controller works with. All fields are required but
+// ReplaceAfter.
 type Config struct {
-	// View gives read access to the replicated state.
-	View func(func(*fleet.State))
+	// Key is the node's own, which signs seals.
+	Key ident.Key
+	// Level is the newest level of event types that this build knows.
+	Level uint64
+	// View gives read access to the replicated state, and its cursor.
+	View func(func(*fleet.State, event.Cursor))
 	// Subscribe gives a channel that has a value after a change of the state.
 	Subscribe func() (changed <-chan struct{}, release func())
 	Raft      Raft
-	Mesh      Mesh
-	Now       func() time.Time
+	// Record proposes facts as the leader.
+	Record func(ctx context.Context, drafts ...event.Draft) error
+	Mesh   Mesh
+	// Offset is a node's wall clock minus this node's own, uncorrected, if they
+	// were compared. It is not called from inside View.
+	Offset func(ident.NodeID) (time.Duration, bool)
+	// ReplaceAfter is how long a voter may be silent before an approved spare takes
+	// its place; 0 is for ever.
+	ReplaceAfter time.Duration
+	// Now is for measuring how long something lasts, Wall is the clock that entries
+	// are stamped with.
+	Now, Wall func() time.Time
 	Log       *slog.Logger
 }
 
@@ -119,22 +139,40 @@ func (c *Controller) round(ctx context.Context) {
 
 // due asks the planner what the state and the mesh call for now.
 func (c *Controller) due(term uint64) (steps []step) {
-	w := world{now: c.cfg.Now(), term: term, raftVoters: c.cfg.Raft.Voters(), alive: c.cfg.Mesh.Alive, ringEpoch: c.cfg.Mesh.GossipEpoch()}
-	c.cfg.View(func(s *fleet.State) { steps = c.plan.next(s, w) })
+	voters, offsets := c.cfg.Raft.Voters(), map[ident.NodeID]time.Duration{}
+	for _, id := range voters {
+		if d, ok := c.cfg.Offset(id); ok {
+			offsets[id] = d
+		}
+	}
+	w := world{
+		now: c.cfg.Now(), wall: c.cfg.Wall(), term: term, self: c.cfg.Key.ID(), raftVoters: voters, alive: c.cfg.Mesh.Alive,
+		level: c.cfg.Mesh.Level, ownLevel: c.cfg.Level, offsets: offsets, ringEpoch: c.cfg.Mesh.GossipEpoch(), replaceAfter: c.cfg.ReplaceAfter,
+	}
+	c.cfg.View(func(s *fleet.State, at event.Cursor) {
+		w.at = at
+		steps = c.plan.next(s, w)
+	})
 	return steps
 }
 
 // take carries out one step.
 func (c *Controller) take(ctx context.Context, s step) error {
 	switch s.kind {
-	case addVoter:
-		return c.cfg.Raft.AddVoter(ctx, s.node)
+	case addVoter, replaceVoter:
+		return c.seat(ctx, s)
 	case removeVoter:
+		c.cfg.Log.Info("voter is removed", "node", s.node)
 		return c.cfg.Raft.RemoveServer(ctx, s.node)
+	case handOver:
+		c.cfg.Log.Warn("this node's clock is far from the other voters', so another is to lead; set the clock, see `skein doctor`", "node", s.node)
+		return c.cfg.Raft.Transfer(ctx, s.node)
+	case sealLog:
+		return c.cfg.Record(ctx, event.Seal(c.cfg.Key, s.at.History, s.at.Seq, s.at.Hash).Draft())
 	case rotateKey:
 		// First the decision, then the key: a key that was not decided could
 		// only be a second one of its epoch.
-		if err := c.cfg.Raft.Record(ctx, s.drafts...); err != nil {
+		if err := c.cfg.Record(ctx, s.drafts...); err != nil {
 			return err
 		}
 		if err := c.cfg.Mesh.NewGossipKey(s.epoch); err != nil {
@@ -142,14 +180,45 @@ func (c *Controller) take(ctx context.Context, s step) error {
 		}
 		return nil
 	case silent:
-		reachCtx, cancel := context.WithTimeout(ctx, reachTimeout)
-		defer cancel()
-		if c.cfg.Mesh.Reach(reachCtx, s.node) == nil {
-			c.plan.heard(s.node, c.cfg.Now())
+		if c.answers(ctx, s.node) {
 			return nil
 		}
-		return c.cfg.Raft.Record(ctx, s.drafts...)
-	default:
-		return c.cfg.Raft.Record(ctx, s.drafts...)
 	}
+	return c.cfg.Record(ctx, s.drafts...)
+}
+
+// answers asks somebody whom gossip has lost whether it is there: a rumour
+// decides nothing.
+func (c *Controller) answers(ctx context.Context, id ident.NodeID) bool {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	if c.cfg.Mesh.Reach(ctx, id) != nil {
+		return false
+	}
+	c.plan.heard(id, c.cfg.Now())
+	return true
+}
+
+// seat makes a node a voter, unless its build does not know what the log holds,
+// or the one whose place it is to take is there after all.
+func (c *Controller) seat(ctx context.Context, s step) (err error) {
+	if s.kind == replaceVoter {
+		if c.answers(ctx, s.gone) {
+			return nil
+		}
+		c.cfg.Log.Warn("a voter is gone, a spare takes its place", "node", s.gone, "spare", s.node)
+	}
+	defer func() {
+		if err != nil {
+			c.plan.failed[s.node] = c.cfg.Now()
+		}
+	}()
+	if err := c.cfg.Mesh.Reach(ctx, s.node); err != nil {
+		return fmt.Errorf("ask %s whether it is there: %w", s.node.Short(), err)
+	}
+	if level, known := c.cfg.Mesh.Level(s.node); known && max(level, 1) < s.ceiling {
+		return fmt.Errorf("the build of %s knows event types of level %d and the fleet uses those of level %d; upgrade skein there",
+			s.node.Short(), max(level, 1), s.ceiling)
+	}
+	return c.cfg.Raft.AddVoter(ctx, s.node)
 }

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"slices"
 	"time"
 
 	"skein/consensus/event"
@@ -25,120 +24,128 @@ type kind int
 
 const (
 	recordVoters kind = iota
+	raiseCeiling
 	removeVoter
 	addVoter
+	replaceVoter
 	rotateKey
+	sealLog
+	handOver
 	online
 	silent
 )
 
 func (k kind) String() string {
-	return [...]string{"recordVoters", "removeVoter", "addVoter", "rotateKey", "online", "offline"}[k]
+	return [...]string{"recordVoters", "raiseCeiling", "removeVoter", "addVoter", "replaceVoter", "rotateKey", "sealLog", "handOver",
+		"online", "offline"}[k]
 }
 
 // step is one thing to do, small enough to be tried again.
 type step struct {
-	kind   kind
-	node   ident.NodeID
+	kind kind
+	node ident.NodeID
+	// gone is the voter whose place node takes.
+	gone   ident.NodeID
 	epoch  uint64
 	drafts []event.Draft
+	// at is the place of the log to seal.
+	at event.Cursor
+	// ceiling is what a voter's build must know.
+	ceiling uint64
 }
 
 // world is what the planner cannot read from the replicated state.
 type world struct {
-	now        time.Time
+	// now is for measuring how long something lasts; wall is the clock that
+	// entries are stamped with, to compare with times in the log.
+	now, wall  time.Time
 	term       uint64
+	self       ident.NodeID
 	raftVoters []ident.NodeID
 	alive      func(ident.NodeID) bool
+	// level is the newest level of event types that a node knows, if it has told,
+	// and ownLevel this build's.
+	level    func(ident.NodeID) (uint64, bool)
+	ownLevel uint64
+	// offsets are the voters' wall clocks minus this node's, of those compared.
+	offsets map[ident.NodeID]time.Duration
 	// ringEpoch is that of the gossip keys this node holds.
 	ringEpoch uint64
+	// replaceAfter is how long a voter may be silent; 0 is for ever.
+	replaceAfter time.Duration
+	// at is the cursor of the state.
+	at event.Cursor
 }
 
 // planner decides. It is pure but for its timers, which it keeps between rounds
 // of one term.
 type planner struct {
 	term uint64
-	// lastHeard is when each robot was last alive, by the leader's clock.
+	// lastHeard is when each robot and voter was last alive, by the leader's clock.
 	lastHeard map[ident.NodeID]time.Time
 	// keyMissing is since when the keys of the decided epoch are looked for.
 	keyMissing time.Time
+	// sealed is up to where the log was sealed when unsealed was set: since then
+	// there are events that no seal covers.
+	sealed   uint64
+	unsealed time.Time
+	// handedOver is when this node last tried to hand over.
+	handedOver time.Time
+	// failed is when a node last could not be made a voter.
+	failed map[ident.NodeID]time.Time
 }
 
 // next lists the steps that are due, most urgent first. At most one changes
-// the Raft configuration, because such changes are safe only one at a time.
+// the Raft configuration or the leader, because such changes are safe only one
+// at a time.
 func (p *planner) next(s *fleet.State, w world) []step {
 	if p.term != w.term || p.lastHeard == nil {
-		p.term, p.lastHeard, p.keyMissing = w.term, map[ident.NodeID]time.Time{}, time.Time{}
+		*p = planner{term: w.term, lastHeard: map[ident.NodeID]time.Time{}, failed: map[ident.NodeID]time.Time{}}
 	}
+	p.listen(s, w)
 	var steps []step
 	if drafts := voterFacts(s, w); len(drafts) > 0 {
 		steps = append(steps, step{kind: recordVoters, drafts: drafts})
+	}
+	if level, due := ceiling(s, w); due {
+		steps = append(steps, step{kind: raiseCeiling, drafts: []event.Draft{event.CeilingRaised{Level: level}.Draft()}})
 	}
 	if p.rotationDue(s, w) {
 		epoch := max(s.GossipEpoch(), w.ringEpoch) + 1
 		steps = append(steps, step{kind: rotateKey, epoch: epoch, drafts: []event.Draft{event.GossipKeyRotated{Epoch: epoch}.Draft()}})
 	}
 	steps = append(steps, p.presence(s, w)...)
-	if id, ok := unwanted(s, w); ok {
-		return append(steps, step{kind: removeVoter, node: id})
+	if p.sealDue(s, w) {
+		steps = append(steps, step{kind: sealLog, at: w.at})
 	}
-	if id, ok := p.candidate(s, w); ok {
-		return append(steps, step{kind: addVoter, node: id})
+	if to, due := p.handOver(w); due {
+		return append(steps, step{kind: handOver, node: to})
+	}
+	if change, due := p.reshape(s, w); due {
+		change.ceiling = s.Ceiling()
+		steps = append(steps, change)
 	}
 	return steps
 }
 
-// voterFacts are the events that make the state say what Raft's configuration says.
-func voterFacts(s *fleet.State, w world) (drafts []event.Draft) {
-	for _, n := range s.Nodes() {
-		inRaft := slices.Contains(w.raftVoters, n.ID)
-		switch {
-		case inRaft && !n.Voter && !n.Revoked && !n.Left:
-			drafts = append(drafts, event.VoterAdded{}.Draft(n.ID))
-		case !inRaft && n.Voter:
-			drafts = append(drafts, event.VoterRemoved{}.Draft(n.ID))
+// listen notes who is alive. Who is met for the first time in this term counts as
+// just heard: this leader has not listened before.
+func (p *planner) listen(s *fleet.State, w world) {
+	hear := func(id ident.NodeID) {
+		if _, known := p.lastHeard[id]; !known || w.alive(id) {
+			p.lastHeard[id] = w.now
 		}
 	}
-	return drafts
-}
-
-// unwanted finds a voter that may no longer be one. The last voter stays: a
-// fleet without voters could never decide again.
-func unwanted(s *fleet.State, w world) (ident.NodeID, bool) {
-	if len(w.raftVoters) < 2 {
-		return "", false
+	for _, r := range s.Robots() {
+		hear(r.ID)
 	}
 	for _, id := range w.raftVoters {
-		if n, ok := s.Node(id); !ok || n.Revoked || n.Left || !n.VoterApproved {
-			return id, true
-		}
+		hear(id)
 	}
-	return "", false
 }
 
-// candidate finds the next node to make a voter: eligible, approved and alive.
-// Three vote, or five where five are approved.
-func (p *planner) candidate(s *fleet.State, w world) (ident.NodeID, bool) {
-	approved := 0
-	for _, n := range s.Nodes() {
-		if n.VoterEligible && n.VoterApproved && n.Member() {
-			approved++
-		}
-	}
-	want := 3 // an even number could lose no more than one less
-	if approved >= 5 {
-		want = 5
-	}
-	if len(w.raftVoters) >= want {
-		return "", false
-	}
-	for _, n := range s.Nodes() {
-		if n.VoterEligible && n.VoterApproved && !n.Revoked && !n.Left && w.alive(n.ID) && !slices.Contains(w.raftVoters, n.ID) {
-			return n.ID, true
-		}
-	}
-	return "", false
-}
+// quiet is how long a robot or voter has been silent.
+func (p *planner) quiet(id ident.NodeID, w world) time.Duration { return w.now.Sub(p.lastHeard[id]) }
 
 // rotationDue: somebody who is gone knows the gossip keys; or the keys of the
 // decided epoch are lost, because the leader that was to make them died first
@@ -166,18 +173,13 @@ func (p *planner) presence(s *fleet.State, w world) (steps []step) {
 			continue
 		}
 		if w.alive(r.ID) {
-			p.lastHeard[r.ID] = w.now
 			if !r.Online && len(back) < event.MaxDrafts {
 				back = append(back, event.RobotOnline{}.Draft(r.ID))
 			}
 			continue
 		}
-		last, known := p.lastHeard[r.ID]
-		if !known {
-			p.lastHeard[r.ID], last = w.now, w.now
-		}
-		quiet := w.now.Sub(last)
-		if r.Online && quiet >= offlineAfter && w.now.Sub(r.OfflineAt) >= offlineEvery {
+		quiet := p.quiet(r.ID, w)
+		if r.Online && quiet >= offlineAfter && w.wall.Sub(r.OfflineAt) >= offlineEvery {
 			steps = append(steps, step{kind: silent, node: r.ID, drafts: []event.Draft{
 				event.RobotOffline{LastHeardSeconds: uint64(quiet.Seconds())}.Draft(r.ID)}})
 		}
@@ -188,5 +190,5 @@ func (p *planner) presence(s *fleet.State, w world) (steps []step) {
 	return steps
 }
 
-// heard notes that a robot which gossip had lost did answer.
+// heard notes that somebody whom gossip had lost did answer.
 func (p *planner) heard(id ident.NodeID, now time.Time) { p.lastHeard[id] = now }

@@ -20,12 +20,17 @@ type house struct {
 	plan  planner
 	w     world
 	dead  map[ident.NodeID]bool
+	// levels and offsets are those that are known.
+	levels  map[ident.NodeID]uint64
+	offsets map[ident.NodeID]time.Duration
 }
 
 func newHouse(t *testing.T) *house {
-	h := &house{t: t, state: fleet.New(), dead: map[ident.NodeID]bool{}}
-	h.w = world{now: noon, term: 1, raftVoters: []ident.NodeID{fleettest.Node(0)}, ringEpoch: 1,
-		alive: func(id ident.NodeID) bool { return !h.dead[id] }}
+	h := &house{t: t, state: fleet.New(), dead: map[ident.NodeID]bool{}, levels: map[ident.NodeID]uint64{}, offsets: map[ident.NodeID]time.Duration{}}
+	h.w = world{now: noon, wall: noon, term: 1, self: fleettest.Node(0), raftVoters: []ident.NodeID{fleettest.Node(0)}, ringEpoch: 1,
+		alive:    func(id ident.NodeID) bool { return !h.dead[id] },
+		ownLevel: 1, level: func(id ident.NodeID) (uint64, bool) { l, ok := h.levels[id]; return l, ok },
+		offsets: h.offsets}
 	h.decide(fleettest.Genesis())
 	return h
 }
@@ -77,7 +82,7 @@ func (h *house) next() []step {
 	return steps
 }
 
-func (h *house) later(d time.Duration) { h.w.now = h.w.now.Add(d) }
+func (h *house) later(d time.Duration) { h.w.now, h.w.wall = h.w.now.Add(d), h.w.wall.Add(d) }
 
 func kinds(steps []step) (out []string) {
 	for _, s := range steps {

@@ -14,9 +14,10 @@ const (
 	itself // the node whose id the stream has
 	operator
 	admin
+	recovery
 )
 
-var authorityNames = [...]string{"genesis", "leader", "node itself", "operator", "admin"}
+var authorityNames = [...]string{"genesis", "leader", "node itself", "operator", "admin", "recovery"}
 
 func (a authority) names() []string {
 	var names []string
@@ -37,6 +38,8 @@ func (a authority) has(actor Actor, subject string) bool {
 		return a&leader != 0
 	case KindNode:
 		return a&itself != 0 && actor.ID == subject
+	case KindRecovery:
+		return a&recovery != 0 && (subject == "" || actor.ID == subject)
 	case KindPerson:
 		return a&operator != 0 && slices.Contains(actor.Scopes, ScopeOperator) ||
 			a&admin != 0 && slices.Contains(actor.Scopes, ScopeAdmin)
@@ -46,11 +49,15 @@ func (a authority) has(actor Actor, subject string) bool {
 
 // Authorize reports, as a *Fault, that actor may not propose d. It looks at
 // what the actor says of itself only; whether the actor is still a member is
-// for the state to decide.
+// for the state to decide. A recovery is refused: it is never proposed, but
+// applied to a stopped node.
 func Authorize(actor Actor, d Draft) error {
-	desc, fault := describe(d.Type, d.Schema)
+	fault := actor.proposes()
 	if fault == nil {
-		fault = desc.authorize(actor, d.Stream)
+		var desc *descriptor
+		if desc, fault = describe(d.Type, d.Schema); fault == nil {
+			fault = desc.authorize(actor, d.Stream)
+		}
 	}
 	if fault != nil {
 		return fault
@@ -67,6 +74,15 @@ func (d *descriptor) authorize(actor Actor, stream string) *Fault {
 		Next:    "it takes: " + strings.Join(d.may.names(), ", ")}
 }
 
+// proposes refuses an actor that never proposes anything over the network.
+func (a Actor) proposes() *Fault {
+	if a.Kind != KindRecovery {
+		return nil
+	}
+	return &Fault{Code: CodeNotAllowed, Path: "actor.kind", Message: "recovery is not for a fleet that can decide",
+		Next: "see `skein recover-quorum`, which runs on a stopped node"}
+}
+
 // wrong says what is wrong with the form of an actor.
 func (a Actor) wrong() *Fault {
 	invalid := func(path, message string) *Fault {
@@ -76,9 +92,9 @@ func (a Actor) wrong() *Fault {
 	switch a.Kind {
 	case KindPerson:
 		check = wrongName
-	case KindNode, KindLeader, KindGenesis:
+	case KindNode, KindLeader, KindGenesis, KindRecovery:
 	default:
-		return invalid("kind", "must be node, person, leader or genesis")
+		return invalid("kind", "must be node, person, leader, genesis or recovery")
 	}
 	if wrong := check(a.ID); wrong != "" {
 		return invalid("id", wrong)

@@ -38,12 +38,21 @@ const (
 type codec struct {
 	mode  mode
 	fault *Fault
+	// schema is the version of the data's form, for types that have several.
+	schema uint64
 	// id is the stream without its prefix, for rules that tie data and stream.
 	id string
 
 	// decoding
 	text    []byte
 	members []member
+
+	// decoding in one pass, up to at; see Decoder. lost: it gave up. canonical: so
+	// far the text is what encoding would give.
+	onePass, lost, canonical bool
+	at                       int
+	// keys are label keys that were read before; most come again and again.
+	keys *[16]string
 
 	// encoding
 	out []byte
@@ -54,7 +63,7 @@ type codec struct {
 
 // decode reads text as an object whose fields are those that fields names.
 func (c *codec) decode(text []byte, id string, fields func(*codec)) *Fault {
-	*c = codec{mode: decoding, id: id, text: text, members: make([]member, 0, usualMembers)}
+	*c = codec{mode: decoding, schema: c.schema, id: id, text: text, members: make([]member, 0, usualMembers)}
 	if fault := c.scan(); fault != nil {
 		return fault
 	}
@@ -92,6 +101,10 @@ func (c *codec) part(sp span) string { return string(c.text[sp.from:sp.to]) }
 
 // refuse records the first fault, at a field.
 func (c *codec) refuse(name, message, next string) {
+	if c.onePass {
+		c.lost = true // the strict reader says why
+		return
+	}
 	if c.fault == nil {
 		c.fault = &Fault{Code: CodeInvalid, Path: name, Message: message, Next: next}
 	}
@@ -106,6 +119,9 @@ func (c *codec) require(holds bool, name, message, next string) {
 
 // find gives the raw value of a field that is there.
 func (c *codec) find(name string, required bool) ([]byte, bool) {
+	if c.onePass {
+		return c.next(name, required)
+	}
 	if c.fault != nil {
 		return nil, false
 	}
@@ -153,7 +169,13 @@ func textField[T ~string](c *codec, name string, v *T, r rule, required bool) {
 		if !ok {
 			return
 		}
-		s, ok := unquote(raw)
+		s, ok := "", false
+		if c.onePass && raw[0] == '"' {
+			s, ok = r.text(raw[1:len(raw)-1]), true
+			c.canonical = c.canonical && (required || s != "")
+		} else {
+			s, ok = unquote(raw)
+		}
 		if !ok {
 			c.refuse(name, "must be a string", "put it in quotes")
 			return
@@ -212,7 +234,16 @@ func (c *codec) flag(name string, v *bool, about string) {
 
 // key is a required ed25519 public key in base64.
 func (c *codec) key(name string, v *ed25519.PublicKey) {
-	const about = "ed25519 public key: 32 bytes in standard base64"
+	c.binary(name, (*[]byte)(v), ed25519.PublicKeySize, "public key", "ed25519 public key: 32 bytes in standard base64")
+}
+
+// signature is a required ed25519 signature in base64.
+func (c *codec) signature(name string, v *[]byte) {
+	c.binary(name, v, ed25519.SignatureSize, "signature", "ed25519 signature: 64 bytes in standard base64")
+}
+
+// binary is a required value of size bytes in base64.
+func (c *codec) binary(name string, v *[]byte, size int, what, about string) {
 	switch c.mode {
 	case describing:
 		c.describe(name, "string", true, about)
@@ -228,8 +259,8 @@ func (c *codec) key(name string, v *ed25519.PublicKey) {
 		}
 		s, _ := unquote(raw)
 		b, err := base64.StdEncoding.Strict().DecodeString(s)
-		if err != nil || len(b) != ed25519.PublicKeySize || strings.ContainsAny(s, "\r\n") {
-			c.refuse(name, "is not a public key", "wanted is an "+about)
+		if err != nil || len(b) != size || strings.ContainsAny(s, "\r\n") {
+			c.refuse(name, "is not a "+what, "wanted is an "+about)
 			return
 		}
 		*v = b
@@ -257,6 +288,10 @@ func (c *codec) list(name string, v *[]string, r rule, most int, required bool) 
 		}
 		c.out = append(c.out, ']')
 	case decoding:
+		if c.onePass {
+			c.nextList(name, v, r, most, required)
+			return
+		}
 		if raw, ok := c.find(name, required); ok {
 			c.decodeList(name, v, raw, r, most)
 			c.require(!required || len(*v) > 0, name, "must not be empty", "wanted is a "+r.about)
@@ -306,6 +341,10 @@ func (c *codec) table(name string, v *map[string]string, keys, values rule, most
 		}
 		c.out = append(c.out, '}')
 	case decoding:
+		if c.onePass {
+			c.nextTable(name, v, keys, values, most)
+			return
+		}
 		if raw, ok := c.find(name, false); ok {
 			c.decodeTable(name, v, raw, keys, values, most)
 		}

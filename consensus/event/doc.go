@@ -16,7 +16,10 @@
 // The package is pure: no clock, no randomness, no I/O, no goroutines, and no
 // rule that depends on the Go version (so no unicode tables), because replicas
 // of different builds must agree on every verdict. A rule of a published type is
-// never changed; a new schema number is added beside it.
+// never changed; a new schema number is added beside it. What a release adds has
+// its [Level], and is refused until the fleet's ceiling is that high.
+//
+// A [Decoder] is the fast way to read many payloads; [Event.Decode] the plain one.
 //
 // Everything refused is a *[Fault] with the field's path and what to do next.
 // Every other package may import event; it imports only mesh/ident.

@@ -17,20 +17,29 @@ const MaxEncoded = MaxData + 4<<10
 // maxSeq keeps numbers exact in programs that read JSON numbers as doubles.
 const maxSeq = 1 << 53
 
-// AppendJSON appends the event's canonical form to b. Data must be canonical,
-// as it is in every event that came from this package.
-func (e *Event) AppendJSON(b []byte) []byte {
-	c := codec{mode: encoding, out: append(b, '{')}
-	e.fields(&c)
-	return append(c.out, '}')
-}
-
 // Parse reads what AppendJSON wrote. It checks the form of the envelope and not
 // the data, which Decode does, so that a node can carry events it does not know.
 func Parse(text []byte) (Event, error) {
+	e, err := ParseIn(text)
+	e.Data = bytes.Clone(e.Data)
+	return e, err
+}
+
+// ParseIn is Parse without copying the data: the event's Data is a part of text,
+// which must not be changed any more.
+func ParseIn(text []byte) (Event, error) {
 	if len(text) > MaxEncoded {
 		return Event{}, fmt.Errorf("event has %d bytes, at most %d are allowed", len(text), MaxEncoded)
 	}
+	var e Event
+	if r := (reader{text: text}); r.parse(&e) {
+		return e, nil
+	}
+	return parseStrictly(text)
+}
+
+// parseStrictly takes any JSON of the right form.
+func parseStrictly(text []byte) (Event, error) {
 	var (
 		e Event
 		c codec
@@ -42,10 +51,11 @@ func Parse(text []byte) (Event, error) {
 }
 
 var (
-	ruleAny  = rule{"text", func(string) string { return "" }}
-	ruleKind = rule{"node, person, leader or genesis", wrongUnless(string(KindNode), string(KindPerson), string(KindLeader), string(KindGenesis))}
+	ruleAny  = rule{about: "text", wrong: func(string) string { return "" }}
+	ruleKind = oneOf("node, person, leader, genesis or recovery", string(KindNode), string(KindPerson), string(KindLeader), string(KindGenesis), string(KindRecovery))
 )
 
+// fields is for decoding only; AppendJSON encodes.
 func (e *Event) fields(c *codec) {
 	c.whole("seq", &e.Seq, 1, maxSeq, "position in the log")
 	c.time("time", &e.Time)
@@ -53,11 +63,9 @@ func (e *Event) fields(c *codec) {
 	c.whole("version", &e.Version, 1, maxSeq, "position in the stream")
 	text(c, "type", &e.Type, ruleAny)
 	c.whole("schema", &e.Schema, 1, math.MaxUint16, "version of the data's form")
-	c.object("actor", e.Actor.fields)
+	c.object("actor", e.Actor.fields, true)
 	optional(c, "cause", &e.Cause, ruleAny)
-	if c.mode != encoding || e.Producer != (Producer{}) {
-		c.optionalObject("producer", e.Producer.fields)
-	}
+	c.object("producer", e.Producer.fields, false)
 	c.raw("data", (*[]byte)(&e.Data))
 }
 
@@ -75,68 +83,35 @@ func (p *Producer) fields(c *codec) {
 
 // time is a required time in UTC, to the millisecond.
 func (c *codec) time(name string, v *time.Time) {
-	switch c.mode {
-	case describing:
-		c.describe(name, "string", true, "time in RFC 3339")
-	case encoding:
-		c.open(name)
-		c.out = append(c.out, '"')
-		c.out = v.UTC().AppendFormat(c.out, timeForm)
-		c.out = append(c.out, '"')
-	case decoding:
-		raw, ok := c.find(name, true)
-		if !ok {
-			return
-		}
-		t, err := time.Parse(`"`+timeForm+`"`, string(raw))
-		if ms := t.UnixMilli(); err != nil || t.Location() != time.UTC || ms < 0 || ms > MaxTimeMillis {
-			c.refuse(name, "is not a time in UTC from 1970 to 9000", "wanted is RFC 3339")
-			return
-		}
-		*v = t
+	raw, ok := c.find(name, true)
+	if !ok {
+		return
 	}
+	t, err := time.Parse(`"`+timeForm+`"`, string(raw))
+	if ms := t.UnixMilli(); err != nil || t.Location() != time.UTC || ms < 0 || ms > MaxTimeMillis {
+		c.refuse(name, "is not a time in UTC from 1970 to 9000", "wanted is RFC 3339")
+		return
+	}
+	*v = t
 }
 
-// object is a required object with fields of its own.
-func (c *codec) object(name string, fields func(*codec)) { c.inner(name, fields, true) }
-
-// optionalObject may be left out when reading. The caller decides when writing.
-func (c *codec) optionalObject(name string, fields func(*codec)) { c.inner(name, fields, false) }
-
-func (c *codec) inner(name string, fields func(*codec), required bool) {
-	switch c.mode {
-	case describing:
-		c.describe(name, "object", required, "")
-	case encoding:
-		c.open(name)
-		c.out = append(c.out, '{')
-		fields(c)
-		c.out = append(c.out, '}')
-	case decoding:
-		raw, ok := c.find(name, required)
-		if !ok {
-			return
-		}
-		outer := *c
-		fault := c.decode(raw, c.id, fields)
-		*c = outer
-		if fault != nil {
-			c.fault = fault.In(name)
-		}
+// object is an object with fields of its own.
+func (c *codec) object(name string, fields func(*codec), required bool) {
+	raw, ok := c.find(name, required)
+	if !ok {
+		return
+	}
+	outer := *c
+	fault := c.decode(raw, c.id, fields)
+	*c = outer
+	if fault != nil {
+		c.fault = fault.In(name)
 	}
 }
 
 // raw is a required value whose form is for somebody else to check.
 func (c *codec) raw(name string, v *[]byte) {
-	switch c.mode {
-	case describing:
-		c.describe(name, "object", true, "")
-	case encoding:
-		c.open(name)
-		c.out = append(c.out, *v...)
-	case decoding:
-		if raw, ok := c.find(name, true); ok {
-			*v = bytes.Clone(raw)
-		}
+	if raw, ok := c.find(name, true); ok {
+		*v = raw
 	}
 }

@@ -45,6 +45,9 @@ const (
 	KindLeader Kind = "leader"
 	// KindGenesis is who founds the fleet. Only the first batch of a log has it.
 	KindGenesis Kind = "genesis"
+	// KindRecovery is who replaces the lost voters of a fleet, on a stopped node
+	// whose id it has. It is never accepted from the network.
+	KindRecovery Kind = "recovery"
 )
 
 // Scopes of persons. None implies another.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,10 +32,10 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%s: %v", d.Type, err)
 			continue
 		}
-		if again := Encode(p, 0); !bytes.Equal(again, d.Data) {
+		if again := Encode(p, d.Schema, 0); !bytes.Equal(again, d.Data) {
 			t.Errorf("%s: encoded again %s, first %s", d.Type, again, d.Data)
 		}
-		if reflect.ValueOf(p).Elem().NumField() > 0 && reflect.ValueOf(p).Elem().IsZero() {
+		if string(d.Data) != "{}" && reflect.ValueOf(p).Elem().IsZero() {
 			t.Errorf("%s: nothing was decoded from %s", d.Type, d.Data)
 		}
 		var generic map[string]any
@@ -54,7 +55,7 @@ func TestCanonicalForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(Encode(p, 0)), `{"set":{"a":"x","b":"é/"}}`; got != want {
+	if got, want := string(Encode(p, 1, 0)), `{"set":{"a":"x","b":"é/"}}`; got != want {
 		t.Errorf("canonical form %s, want %s", got, want)
 	}
 }
@@ -287,6 +288,7 @@ func TestAuthority(t *testing.T) {
 		"admin":    {Kind: KindPerson, ID: "ada", Scopes: []string{ScopeAdmin}},
 		"operator": {Kind: KindPerson, ID: "bob", Scopes: []string{ScopeOperator}},
 		"viewer":   {Kind: KindPerson, ID: "eve", Scopes: []string{ScopeViewer}},
+		"recovery": {Kind: KindRecovery, ID: string(key.ID())},
 		"nobody":   {},
 	}
 	want := map[string]string{
@@ -301,6 +303,11 @@ func TestAuthority(t *testing.T) {
 		TypeRobotConfigChanged: "itself operator admin", TypeRobotLabelsChanged: "operator admin",
 		TypeGroupCreated: "operator admin", TypeGroupDeleted: "operator admin",
 		TypeGroupRobotAdded: "operator admin", TypeGroupRobotRemoved: "operator admin",
+		TypeCeilingRaised: "genesis leader", TypeLogSealed: "leader", TypeLogRecovered: "",
+		TypeRobotProvisioned: "itself operator admin", TypeRobotActivated: "leader operator admin", TypeRobotDeactivated: "leader operator admin",
+		TypeRobotFailed: "leader itself operator admin", TypeRobotRecovered: "leader itself operator admin",
+		TypeRobotMaintenanceStarted: "operator admin", TypeRobotMaintenanceEnded: "operator admin", TypeRobotRetired: "operator admin",
+		TypeRobotDeploymentStarted: "leader itself", TypeRobotDeploymentCompleted: "leader itself", TypeRobotDeploymentFailed: "leader itself",
 	}
 	for _, d := range samples(t) {
 		allowed := " " + want[d.Type] + " "
@@ -320,7 +327,7 @@ func TestAuthority(t *testing.T) {
 func TestCatalogue(t *testing.T) {
 	var b strings.Builder
 	for _, info := range Types() {
-		fmt.Fprintf(&b, "%s/%d [%s] by %s\n", info.Type, info.Schema, info.Stream, strings.Join(info.Authority, ", "))
+		fmt.Fprintf(&b, "%s/%d level %d [%s] by %s\n", info.Type, info.Schema, info.Level, info.Stream, strings.Join(info.Authority, ", "))
 		for _, f := range info.Fields {
 			need := "optional"
 			if f.Required {
@@ -330,18 +337,36 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 	path := filepath.Join("testdata", "catalogue.txt")
-	if *update {
+	if *update && Level > 1 {
 		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(path)
+	file, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.String() != string(want) {
+	if b.String() != knownOf(string(file)) {
 		t.Errorf("the catalogue has changed; look at it and run with -update:\n%s", b.String())
 	}
+}
+
+// knownOf is the part of the catalogue's file that a build of this Level knows.
+func knownOf(file string) string {
+	var known strings.Builder
+	keep := false
+	for line := range strings.Lines(file) {
+		if !strings.HasPrefix(line, " ") {
+			_, rest, _ := strings.Cut(line, " level ")
+			level, _, _ := strings.Cut(rest, " ")
+			n, err := strconv.ParseUint(level, 10, 64)
+			keep = err == nil && n <= Level
+		}
+		if keep {
+			known.WriteString(line)
+		}
+	}
+	return known.String()
 }
 
 func sampleEvents(t testing.TB) []Event {
@@ -349,7 +374,7 @@ func sampleEvents(t testing.TB) []Event {
 	for i, d := range samples(t) {
 		e := Event{
 			Seq: uint64(i + 1), Time: time.UnixMilli(1700000000000 + int64(i)*77).UTC(),
-			Stream: d.Stream, Version: 3, Type: d.Type, Schema: 1,
+			Stream: d.Stream, Version: 3, Type: d.Type, Schema: d.Schema,
 			Actor: Actor{Kind: KindPerson, ID: "Zoë \"B\"", Scopes: []string{ScopeAdmin}},
 			Cause: "tab\tquote\" <html> \\ ☃", Data: d.Data,
 		}

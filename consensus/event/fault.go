@@ -43,6 +43,10 @@ const (
 	ReasonNoChange         Reason = "no_change"
 	ReasonVersion          Reason = "version"
 	ReasonAmbiguous        Reason = "ambiguous"
+	// ReasonCeiling: the event type is newer than some voter of the fleet.
+	ReasonCeiling Reason = "ceiling"
+	// ReasonTransition: the robot's state does not lead to the one wanted.
+	ReasonTransition Reason = "transition"
 )
 
 // Fault is a refusal that travels to whoever proposed. Use errors.As, or FaultOf.

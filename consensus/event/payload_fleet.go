@@ -13,8 +13,11 @@ type Payload interface {
 	fields(c *codec)
 }
 
-func draft(typ, stream string, p Payload) Draft {
-	return Draft{Stream: stream, Type: typ, Schema: schemaOf(typ), Data: Encode(p, 0)}
+// draft proposes schema 1 of a type.
+func draft(typ, stream string, p Payload) Draft { return draftOf(typ, 1, stream, p) }
+
+func draftOf(typ string, schema uint64, stream string, p Payload) Draft {
+	return Draft{Stream: stream, Type: typ, Schema: schema, Data: Encode(p, schema, 0)}
 }
 
 // FleetCreated is the first event of every log.

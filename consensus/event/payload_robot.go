@@ -22,6 +22,9 @@ type RobotRegistered struct {
 	Version string
 	// Arch and OS are Go's GOARCH and GOOS.
 	Arch, OS string
+	// Hostname is the name of the robot's computer. It came with schema 2: schema 1
+	// is read as "", and "" is written as schema 1.
+	Hostname string
 }
 
 func (e *RobotRegistered) fields(c *codec) {
@@ -30,11 +33,19 @@ func (e *RobotRegistered) fields(c *codec) {
 	text(c, "version", &e.Version, ruleVersion)
 	text(c, "arch", &e.Arch, rulePlatform)
 	text(c, "os", &e.OS, rulePlatform)
+	if c.schema >= 2 {
+		text(c, "hostname", &e.Hostname, ruleHostname)
+	}
 }
 
-// Draft proposes the event.
+// Draft proposes the event: with a hostname as schema 2, which is of level 2,
+// and otherwise as schema 1.
 func (e RobotRegistered) Draft(id ident.NodeID) Draft {
-	return draft(TypeRobotRegistered, RobotStream(id), &e)
+	schema := uint64(1)
+	if e.Hostname != "" {
+		schema = 2
+	}
+	return draftOf(TypeRobotRegistered, schema, RobotStream(id), &e)
 }
 
 // RobotOnline says that the robot is heard again.
@@ -90,8 +101,9 @@ func (e *RobotLabelsChanged) fields(c *codec) {
 	c.list("remove", &e.Remove, ruleLabelKey, MaxLabels, false)
 	c.require(len(e.Set)+len(e.Remove) > 0, "", "changes nothing", "give labels in set, in remove or in both")
 	for _, key := range e.Remove {
-		_, both := e.Set[key]
-		c.require(!both, "remove", "has the key \""+key+"\", which set has too", "give it in one of them")
+		if _, both := e.Set[key]; both {
+			c.require(false, "remove", "has the key \""+key+"\", which set has too", "give it in one of them")
+		}
 	}
 }
 

@@ -9,8 +9,21 @@ import (
 // rule is a check of one text, with its description for the catalogue.
 type rule struct {
 	about string
-	// wrong says what is wrong with s, or "" when nothing is.
+	// wrong says what is wrong with s, or "" when nothing is. Every rule refuses
+	// control characters and broken UTF-8.
 	wrong func(s string) string
+	// values are the only ones allowed; nil when there are too many to name.
+	values []string
+}
+
+// text is b as a string; a value that the rule names costs no memory.
+func (r *rule) text(b []byte) string {
+	for _, v := range r.values {
+		if string(b) == v {
+			return v
+		}
+	}
+	return string(b)
 }
 
 // letters are the blocks beyond ASCII whose characters may stand in a name. The
@@ -62,6 +75,9 @@ func wrongText(most int) func(string) string {
 		if len(s) > most {
 			return "is too long"
 		}
+		if plain(s) {
+			return ""
+		}
 		if !utf8.ValidString(s) {
 			return "is not valid UTF-8"
 		}
@@ -108,27 +124,59 @@ func wrongID(s string) string {
 	return ""
 }
 
-func wrongUnless(values ...string) func(string) string {
+// oneOf is the rule that only those values are allowed.
+func oneOf(about string, values ...string) rule {
 	message := "must be one of " + strings.Join(values, " ")
-	return func(s string) string {
+	return rule{about: about, values: values, wrong: func(s string) string {
 		if slices.Contains(values, s) {
 			return ""
 		}
 		return message
+	}}
+}
+
+// wrongHash checks what history.Hash.String gives.
+func wrongHash(s string) string {
+	if len(s) != 64 {
+		return "must have 64 characters"
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'f') && !isDigit(c) {
+			return "must be lower-case hex"
+		}
+	}
+	return ""
+}
+
+// notEmpty adds to a check that there is something.
+func notEmpty(wrong func(string) string) func(string) string {
+	return func(s string) string {
+		if s == "" {
+			return "must not be empty"
+		}
+		return wrong(s)
 	}
 }
 
 // The rules in use.
 var (
-	ruleName       = rule{"name: 1 to 64 letters, digits, - _ . and inner spaces", wrongName}
-	ruleText       = rule{"text: one line, up to 256 bytes", wrongText(MaxText)}
-	ruleID         = rule{"id: 24 characters of lower-case base32", wrongID}
-	ruleVersion    = rule{"version: one line, up to 64 bytes", wrongText(64)}
-	rulePlatform   = rule{"platform: 1 to 32 of letters, digits and . _ -", wrongWord(32, "._-")}
-	ruleHistory    = rule{"history id: 1 to 64 letters, digits and -", wrongWord(64, "-")}
-	ruleLabelKey   = rule{"label key: 1 to 63 of letters, digits and . _ / -", wrongWord(MaxLabelKey, "._/-")}
-	ruleLabelValue = rule{"label value: one line, up to 128 bytes", wrongText(MaxLabelValue)}
-	ruleScope      = rule{"viewer, operator or admin", wrongUnless(ScopeViewer, ScopeOperator, ScopeAdmin)}
-	ruleRobotType  = rule{"lekiwi, xlerobot or unknown", wrongUnless(string(LeKiwi), string(XLeRobot), string(UnknownRobot))}
-	ruleAdmission  = rule{"genesis, enrolment or token", wrongUnless(string(ByGenesis), string(ByEnrolment), string(ByToken))}
+	ruleName       = rule{about: "name: 1 to 64 letters, digits, - _ . and inner spaces", wrong: wrongName}
+	ruleText       = rule{about: "text: one line, up to 256 bytes", wrong: wrongText(MaxText)}
+	ruleID         = rule{about: "id: 24 characters of lower-case base32", wrong: wrongID}
+	ruleVersion    = rule{about: "version: one line, up to 64 bytes", wrong: wrongText(64)}
+	rulePlatform   = rule{about: "platform: 1 to 32 of letters, digits and . _ -", wrong: wrongWord(32, "._-")}
+	ruleHistory    = rule{about: "history id: 1 to 64 letters, digits and -", wrong: wrongWord(64, "-")}
+	ruleLabelKey   = rule{about: "label key: 1 to 63 of letters, digits and . _ / -", wrong: wrongWord(MaxLabelKey, "._/-")}
+	ruleLabelValue = rule{about: "label value: one line, up to 128 bytes", wrong: wrongText(MaxLabelValue)}
+	ruleScope      = oneOf("viewer, operator or admin", ScopeViewer, ScopeOperator, ScopeAdmin)
+	ruleRobotType  = oneOf("lekiwi, xlerobot or unknown", string(LeKiwi), string(XLeRobot), string(UnknownRobot))
+	ruleAdmission  = oneOf("genesis, enrolment or token", string(ByGenesis), string(ByEnrolment), string(ByToken))
+	ruleLine       = rule{about: "text: one line, 1 to 256 bytes", wrong: notEmpty(wrongText(MaxText))}
+	ruleBuild      = rule{about: "version: one line, 1 to 64 bytes", wrong: notEmpty(wrongText(64))}
+	ruleWord       = rule{about: "word: 1 to 64 of letters, digits and . _ -", wrong: wrongWord(64, "._-")}
+	ruleCapability = rule{about: "capability: 1 to 32 of letters, digits and . _ -", wrong: wrongWord(32, "._-")}
+	ruleHash       = rule{about: "hash: 64 characters of lower-case hex", wrong: wrongHash}
+	ruleHostname   = rule{about: "host name: 1 to 253 of letters, digits and . -", wrong: wrongWord(253, ".-")}
+	ruleFailure    = oneOf("connection, deployment, hardware, software or unknown", string(FailedConnection), string(FailedDeployment), string(FailedHardware), string(FailedSoftware), string(FailedUnknown))
+	ruleDeployment = oneOf("full, delta or rollback", string(DeployFull), string(DeployDelta), string(DeployRollback))
 )

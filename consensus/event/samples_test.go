@@ -21,9 +21,40 @@ func testKey(t testing.TB, i byte) ident.Key {
 
 const testHash = "abcdefghijklmnopqrstuv23"
 
-// samples has a valid draft of every type, some with every optional field.
+// samples has a valid draft of every schema of every type this build knows, some
+// with every optional field.
 func samples(t testing.TB) []Draft {
 	key := testKey(t, 1)
+	drafts := samplesLevel1(key)
+	if Level >= 2 {
+		drafts = append(drafts, samplesLevel2(key)...)
+	}
+	return drafts
+}
+
+func samplesLevel2(key ident.Key) []Draft {
+	id, hash := key.ID(), strings.Repeat("0af9", 16)
+	return []Draft{
+		CeilingRaised{Level: 2}.Draft(),
+		Seal(key, "01J-a", 1000, hash).Draft(),
+		LogRecovered{History: "01J-b", Seq: 1000, Hash: hash, Reason: "two of three burnt; ada"}.Draft(),
+		RobotRegistered{Name: "鹅", Type: XLeRobot, Version: "1.2.3", Arch: "arm64", OS: "linux", Hostname: "pi-4.local"}.Draft(id),
+		RobotProvisioned{Firmware: "f7", Version: "2.0", Capabilities: []string{"arm", "camera.front"}}.Draft(id),
+		RobotProvisioned{}.Draft(id),
+		RobotActivated{Reason: "the shift begins"}.Draft(id),
+		RobotDeactivated{}.Draft(id),
+		RobotFailed{Message: "motor 3 is hot", Code: "E-17", Kind: FailedHardware}.Draft(id),
+		RobotRecovered{Reason: "cooled down"}.Draft(id),
+		RobotMaintenanceStarted{Reason: "new gripper"}.Draft(id),
+		RobotMaintenanceEnded{}.Draft(id),
+		RobotRetired{Reason: "sold"}.Draft(id),
+		RobotDeploymentStarted{Deployment: "d-1", Version: "2.1", Kind: DeployDelta, Source: "release 2.1"}.Draft(id),
+		RobotDeploymentCompleted{Deployment: "d-1", Version: "2.1", DurationSeconds: 41, Files: 7}.Draft(id),
+		RobotDeploymentFailed{Deployment: "d-1", Version: "2.1", Message: "disk full"}.Draft(id),
+	}
+}
+
+func samplesLevel1(key ident.Key) []Draft {
 	pub, id := key.Public(), key.ID()
 	return []Draft{
 		FleetCreated{Name: "home", Root: pub, History: "01J-a"}.Draft(),
@@ -56,13 +87,17 @@ func samples(t testing.TB) []Draft {
 }
 
 func TestSamplesCoverTheCatalogue(t *testing.T) {
-	have := map[string]bool{}
+	type form struct {
+		typ    string
+		schema uint64
+	}
+	have := map[form]bool{}
 	for _, d := range samples(t) {
-		have[d.Type] = true
+		have[form{d.Type, d.Schema}] = true
 	}
 	for _, info := range Types() {
-		if !have[info.Type] {
-			t.Errorf("samples lack %s", info.Type)
+		if !have[form{info.Type, info.Schema}] {
+			t.Errorf("samples lack %s/%d", info.Type, info.Schema)
 		}
 	}
 }

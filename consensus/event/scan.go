@@ -71,21 +71,26 @@ func (s *scanner) word(w string) bool {
 	return true
 }
 
-// str consumes a string and gives its span without quotes. plain says that it
+// str consumes a string and gives its span without quotes. bare says that it
 // has no escapes, so that the span is the value.
-func (s *scanner) str() (sp span, plain, ok bool) {
+func (s *scanner) str() (sp span, bare, ok bool) {
 	if !s.take('"') {
 		return span{}, false, false
 	}
-	from, plain := s.at, true
+	from := s.at
+	if n := bytes.IndexByte(s.text[from:], '"'); n >= 0 && plain(s.text[from:from+n]) {
+		s.at = from + n + 1
+		return span{uint32(from), uint32(from + n)}, true, true
+	}
+	bare = true
 	for s.at < len(s.text) {
 		switch c := s.text[s.at]; {
 		case c == '"':
 			sp = span{uint32(from), uint32(s.at)}
 			s.at++
-			return sp, plain, utf8.Valid(s.text[sp.from:sp.to])
+			return sp, bare, utf8.Valid(s.text[sp.from:sp.to])
 		case c == '\\':
-			plain = false
+			bare = false
 			if !s.escape() {
 				return span{}, false, false
 			}
@@ -196,8 +201,8 @@ func (s *scanner) object(depth int, each func(name, value span) bool) bool {
 		return true
 	}
 	for {
-		name, plain, ok := s.str()
-		if !ok || !plain || !s.take(':') {
+		name, bare, ok := s.str()
+		if !ok || !bare || !s.take(':') {
 			return false
 		}
 		value, ok := s.spanned(depth + 1)
@@ -254,6 +259,9 @@ func unquote(value []byte) (string, bool) {
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
+	if plain(s) {
+		return append(append(b, s...), '"')
+	}
 	from := 0
 	for i := range len(s) {
 		c := s[i]

@@ -9,11 +9,16 @@ import (
 // FleetStream is the stream of what concerns the fleet as a whole.
 const FleetStream = "fleet"
 
+// LogStream is the stream of what concerns the log itself: its seals and its
+// recoveries.
+const LogStream = "log"
+
 // prefix is the start of a family of streams, up to and with the slash.
 type prefix string
 
 const (
 	prefixFleet     prefix = FleetStream
+	prefixLog       prefix = LogStream
 	prefixPerson    prefix = "person/"
 	prefixEnrolment prefix = "enrolment/"
 	prefixToken     prefix = "token/"
@@ -41,7 +46,7 @@ func TokenStream(hash string) string { return string(prefixToken) + hash }
 func GroupStream(name string) string { return string(prefixGroup) + name }
 
 // Subject is the part of a stream's name after its slash: an id or a name. It
-// is "" for the fleet's stream.
+// is "" for the streams of the fleet and of the log.
 func Subject(stream string) string {
 	_, subject, _ := strings.Cut(stream, "/")
 	return subject
@@ -55,7 +60,7 @@ func (p prefix) wrong(stream string) string {
 	}
 	var wrong string
 	switch p {
-	case prefixFleet:
+	case prefixFleet, prefixLog:
 		if subject != "" {
 			wrong = "must be empty"
 		}
@@ -73,7 +78,7 @@ func (p prefix) wrong(stream string) string {
 // form is the family's name for the catalogue.
 func (p prefix) form() string {
 	switch p {
-	case prefixFleet:
+	case prefixFleet, prefixLog:
 		return string(p)
 	case prefixPerson, prefixGroup:
 		return string(p) + "<name>"

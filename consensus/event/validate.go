@@ -19,9 +19,13 @@ func Validate(d Draft) error {
 
 // Validate reports, as a *Fault, what is wrong with a batch on its own: its
 // size, actor and producer, every draft, and that the actor may propose it.
-// What it accepts can still be refused by the state.
+// What it accepts can still be refused by the state. A recovery is refused; see
+// KindRecovery.
 func (b Batch) Validate() error {
 	if fault := b.CheckEnvelope(); fault != nil {
+		return fault
+	}
+	if fault := b.Actor.proposes(); fault != nil {
 		return fault
 	}
 	for i := range b.Drafts {
@@ -72,21 +76,32 @@ func (d Draft) decode() (Payload, *Fault) {
 	if fault != nil {
 		return nil, fault
 	}
-	if wrong := desc.stream.wrong(d.Stream); wrong != "" {
-		return nil, &Fault{Code: CodeInvalid, Path: "stream", Message: wrong, Next: "wanted is " + desc.stream.form()}
-	}
-	if wrong := wrongText(MaxCause)(d.Cause); wrong != "" {
-		return nil, &Fault{Code: CodeInvalid, Path: "cause", Message: wrong, Next: "give one line of up to 128 bytes"}
+	if fault := d.check(desc); fault != nil {
+		return nil, fault
 	}
 	return decodePayload(desc, d.Stream, d.Data)
+}
+
+// check is what can be said of a draft without its data.
+func (d *Draft) check(desc *descriptor) *Fault {
+	if wrong := desc.stream.wrong(d.Stream); wrong != "" {
+		return &Fault{Code: CodeInvalid, Path: "stream", Message: wrong, Next: "wanted is " + desc.stream.form()}
+	}
+	if d.Cause == "" {
+		return nil
+	}
+	if wrong := wrongText(MaxCause)(d.Cause); wrong != "" {
+		return &Fault{Code: CodeInvalid, Path: "cause", Message: wrong, Next: "give one line of up to 128 bytes"}
+	}
+	return nil
 }
 
 func decodePayload(desc *descriptor, stream string, data []byte) (Payload, *Fault) {
 	if len(data) > MaxData {
 		return nil, Refuse(CodeInvalid, "", "send less; large things are artifacts, not events", "data has %d bytes, at most %d are allowed", len(data), MaxData).In("data")
 	}
-	p := desc.empty()
-	var c codec
+	p := desc.of.empty()
+	c := codec{schema: desc.schema}
 	if fault := c.decode(data, Subject(stream), p.fields); fault != nil {
 		return nil, fault.In("data")
 	}
@@ -107,10 +122,10 @@ func (e Event) Decode() (Payload, error) {
 	return p, nil
 }
 
-// Encode is the canonical JSON of a payload. About how many bytes it has may be
-// known; 0 if not.
-func Encode(p Payload, about int) json.RawMessage {
-	c := codec{mode: encoding, out: append(make([]byte, 0, about), '{')}
+// Encode is the canonical JSON of a payload, in the form of a schema of its type.
+// About how many bytes it has may be known; 0 if not.
+func Encode(p Payload, schema uint64, about int) json.RawMessage {
+	c := codec{mode: encoding, schema: schema, out: append(make([]byte, 0, about), '{')}
 	p.fields(&c)
 	return append(c.out, '}')
 }

@@ -16,6 +16,10 @@
 // Raft. It remembers a bounded number, evicted by sequence number; what it
 // cannot know any more it answers with "unknown outcome", never with a guess.
 //
+// The fleet has a ceiling: what is of a higher [event.Level] is refused until the
+// leader has raised it. A recovery ends a log whose voters are lost and goes on
+// with one of its nodes.
+//
 // The package is pure: no clock, randomness, I/O, goroutines or locks; the
 // caller locks. It imports only consensus/event and mesh/ident.
 package fleet

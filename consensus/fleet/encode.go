@@ -23,8 +23,23 @@ var (
 	ErrUpgrade = errors.New("encoded fleet state is of a newer build; upgrade skein")
 )
 
-// stateVersion is the first byte of an encoded state.
-const stateVersion = 1
+// The first byte of an encoded state is its version. A state in which nothing of
+// level 2 has happened has version 1 and the very form that builds of level 1
+// write and read, so that voters of both can install each other's snapshots and
+// have equal hashes until the ceiling is raised. After that a build of level 1
+// refuses the state, and says that it needs an upgrade.
+const (
+	versionLevel1 = 1
+	stateVersion  = 2
+)
+
+// version is that of the state's encoding.
+func (s *State) version() byte {
+	if f := s.fleet; f == nil || f.Ceiling == 0 && f.Recoveries == 0 && f.Seal == nil {
+		return versionLevel1
+	}
+	return stateVersion
+}
 
 // wireState is a State in JSON. Lists are sorted, so that equal states have
 // equal encodings.
@@ -50,9 +65,12 @@ type wireSessions struct {
 func (s *State) Marshal() []byte {
 	w := wireState{
 		Seq: s.seq, Fleet: s.fleet,
-		Nodes: sorted(s.nodes), Robots: sorted(s.robots), Tokens: sorted(s.tokens),
+		Nodes: sorted(s.nodes), Robots: wholes(s.robots), Tokens: sorted(s.tokens),
 		Enrolments: sorted(s.enrolments), Persons: sorted(s.persons), Groups: sorted(s.groups),
-		Versions: s.versions, Sessions: []wireSessions{},
+		Versions: make(map[string]uint64, len(s.versions)), Sessions: []wireSessions{},
+	}
+	for stream, c := range s.versions {
+		w.Versions[stream] = c.n
 	}
 	for _, node := range slices.Sorted(maps.Keys(s.sessions.byNode)) {
 		w.Sessions = append(w.Sessions, wireSessions{node, s.sessions.byNode[node]})
@@ -61,7 +79,7 @@ func (s *State) Marshal() []byte {
 	if err != nil { // every time in a state is one that event allows
 		panic("encode fleet state: " + err.Error())
 	}
-	return append([]byte{stateVersion}, text...)
+	return append([]byte{s.version()}, text...)
 }
 
 // Hash is equal on two replicas exactly when their states are: SHA-256 of
@@ -77,8 +95,8 @@ func Unmarshal(b []byte) (*State, error) {
 	if len(b) == 0 || b[0] == 0 {
 		return nil, fmt.Errorf("%w: it has no version", ErrBadState)
 	}
-	if b[0] != stateVersion {
-		return nil, fmt.Errorf("%w: format %d, this build reads %d", ErrUpgrade, b[0], stateVersion)
+	if newest := min(stateVersion, event.Level); uint64(b[0]) > newest {
+		return nil, fmt.Errorf("%w: format %d, this build reads %d", ErrUpgrade, b[0], newest)
 	}
 	var w wireState
 	d := json.NewDecoder(bytes.NewReader(b[1:]))
@@ -92,13 +110,18 @@ func Unmarshal(b []byte) (*State, error) {
 	s := New()
 	s.seq, s.fleet = w.Seq, w.Fleet
 	fill(s.nodes, w.Nodes, func(n *Node) ident.NodeID { return n.ID })
-	fill(s.robots, w.Robots, func(r *Robot) ident.NodeID { return r.ID })
+	for _, r := range w.Robots {
+		if r.Lifecycle.State == "" {
+			r.Lifecycle.State = Discovered
+		}
+		s.robots[r.ID] = parted(r)
+	}
 	fill(s.tokens, w.Tokens, func(t *Token) string { return t.Hash })
 	fill(s.enrolments, w.Enrolments, func(e *Enrolment) ident.NodeID { return e.ID })
 	fill(s.persons, w.Persons, func(p *Person) string { return p.Name })
 	fill(s.groups, w.Groups, func(g *Group) string { return g.Name })
-	if w.Versions != nil {
-		s.versions = w.Versions
+	for stream, n := range w.Versions {
+		s.versions[stream] = &counter{n}
 	}
 	for _, node := range w.Sessions {
 		if err := s.sessions.load(node); err != nil {
@@ -128,17 +151,24 @@ func (ss *sessions) load(w wireSessions) error {
 			return fmt.Errorf("%w: the sessions of node %s are not in order", ErrBadState, w.Node)
 		}
 	}
+	if _, twice := ss.byNode[w.Node]; twice {
+		return fmt.Errorf("%w: node %s has its sessions twice", ErrBadState, w.Node)
+	}
+	for i := range w.Boots {
+		w.Boots[i].node = uint32(len(ss.nodes))
+	}
+	ss.nodes = append(ss.nodes, w.Node)
 	ss.byNode[w.Node] = w.Boots
 	return nil
 }
 
 // requeue rebuilds the order of what is known.
 func (ss *sessions) requeue() {
-	ss.queue = nil
-	for node, boots := range ss.byNode {
+	ss.queue, ss.head = nil, 0
+	for _, boots := range ss.byNode {
 		for _, s := range boots {
 			for _, p := range s.Known {
-				ss.queue = append(ss.queue, queued{event.Producer{Node: node, Boot: s.Boot, N: p.N}, p.First})
+				ss.queue = append(ss.queue, queued{s.node, s.Boot, p.N, p.First})
 			}
 		}
 	}

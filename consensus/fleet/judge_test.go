@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,8 +47,12 @@ func TestJudge(t *testing.T) {
 			log = append(log, v.Events...)
 		}
 		check(fleettest.Genesis())
+		if rapid.Bool().Draw(t, "level 1") {
+			run = fleettest.NewLevel1(choose(t))
+		}
 		for range rapid.IntRange(1, 15).Draw(t, "entries") {
 			for range rapid.IntRange(1, 8).Draw(t, "batches") {
+				run.At(uint64(len(log)), historyOf(t, log))
 				check(run.Next())
 			}
 			tx.Commit()
@@ -74,6 +79,26 @@ func TestJudge(t *testing.T) {
 			checkInvariants(t, s, log)
 		}
 	})
+}
+
+// historyOf is the name of a log.
+func historyOf(t *rapid.T, log []event.Event) string {
+	name := ""
+	for _, e := range log {
+		if e.Type != event.TypeFleetCreated && e.Type != event.TypeLogRecovered {
+			continue
+		}
+		payload, err := e.Decode()
+		switch p := payload.(type) {
+		case *event.FleetCreated:
+			name = p.History
+		case *event.LogRecovered:
+			name = p.History
+		default:
+			t.Fatal(err)
+		}
+	}
+	return name
 }
 
 // checkInvariants checks what must hold in every state, from the log alone.
@@ -118,6 +143,7 @@ func checkInvariants(t *rapid.T, s *fleet.State, log []event.Event) {
 	if votersLeft == 0 {
 		t.Fatal("no voter is left")
 	}
+	checkLevels(t, s, log)
 	for _, r := range s.Robots() {
 		for _, name := range r.Groups {
 			if g, ok := s.Group(name); !ok || !slices.Contains(g.Robots, r.ID) {
@@ -131,6 +157,48 @@ func checkInvariants(t *rapid.T, s *fleet.State, log []event.Event) {
 				t.Fatalf("group %s says it has robot %s, which does not", g.Name, id)
 			}
 		}
+	}
+}
+
+// checkLevels: nothing newer than the ceiling of its time was accepted, and the
+// state's own count of raises, recoveries and seals is the log's.
+func checkLevels(t *rapid.T, s *fleet.State, log []event.Event) {
+	ceiling, recoveries, sealed := uint64(1), uint64(0), uint64(0)
+	for _, e := range log {
+		free := e.Type == event.TypeCeilingRaised || e.Type == event.TypeLogRecovered
+		if event.LevelOf(e.Type, e.Schema) > ceiling && !free {
+			t.Fatalf("event %d, %s/%d, is above the ceiling of %d", e.Seq, e.Type, e.Schema, ceiling)
+		}
+		payload, err := e.Decode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch p := payload.(type) {
+		case *event.CeilingRaised:
+			if p.Level <= ceiling {
+				t.Fatalf("event %d raises the ceiling from %d to %d", e.Seq, ceiling, p.Level)
+			}
+			ceiling = p.Level
+		case *event.LogRecovered:
+			recoveries++
+		case *event.LogSealed:
+			if p.Seq <= sealed || p.Seq >= e.Seq {
+				t.Fatalf("event %d seals %d after %d", e.Seq, p.Seq, sealed)
+			}
+			sealed = p.Seq
+		}
+	}
+	seal, _ := s.Seal()
+	if s.Ceiling() != ceiling || s.Recoveries() != recoveries || seal.Seq != sealed || s.History() != historyOf(t, log) {
+		t.Fatalf("ceiling %d, %d recoveries, sealed to %d; the log says %d, %d, %d", s.Ceiling(), s.Recoveries(), seal.Seq, ceiling, recoveries, sealed)
+	}
+	for _, r := range s.Robots() {
+		if r.Lifecycle.State == "" || ceiling == 1 && (r.Registered.Hostname != "" || !r.Lifecycle.IsZero() || r.Deployed != (fleet.Deployed{})) {
+			t.Fatalf("robot %+v at ceiling %d", r, ceiling)
+		}
+	}
+	if version := s.Marshal()[0]; (version == 1) != (ceiling == 1 && recoveries == 0) {
+		t.Fatalf("version %d of the encoding at ceiling %d after %d recoveries", version, ceiling, recoveries)
 	}
 }
 
@@ -222,7 +290,10 @@ func TestUnmarshalRefuses(t *testing.T) {
 	}
 	for name, bad := range map[string]string{
 		"empty":         "",
-		"version":       "\x02" + good[1:],
+		"version":       "\x03" + good[1:],
+		"newer version": "\x02" + good[1:], // without anything new
+		"newer content": strings.Replace(good, `"gossipEpoch":0`, `"gossipEpoch":0,"ceiling":2`, 1),
+		"ceiling of 1":  strings.Replace(good, `"gossipEpoch":0`, `"gossipEpoch":0,"ceiling":1`, 1),
 		"cut":           good[:len(good)-1],
 		"more":          good + " ",
 		"unknown field": "\x01" + `{"extra":1,` + good[2:],

@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"slices"
+	"strings"
 
 	"skein/consensus/event"
+	"skein/mesh/ident"
 )
 
 // This file and its like hold, for every event type, when it is allowed and
@@ -43,6 +45,18 @@ func (tx *Tx) allowed(e *event.Event, payload event.Payload) *event.Fault {
 		return tx.mayAddVoter(e)
 	case *event.VoterRemoved:
 		return tx.mayRemoveVoter(e)
+	case *event.CeilingRaised:
+		return tx.mayRaiseCeiling(p)
+	case *event.LogSealed:
+		return tx.maySeal(e, p)
+	case *event.LogRecovered:
+		return tx.mayRecover(e, p)
+	}
+	return tx.allowedOfRobot(e, payload)
+}
+
+func (tx *Tx) allowedOfRobot(e *event.Event, payload event.Payload) *event.Fault {
+	switch p := payload.(type) {
 	case *event.RobotRegistered:
 		return tx.mayRegister(e)
 	case *event.RobotOnline:
@@ -61,6 +75,15 @@ func (tx *Tx) allowed(e *event.Event, payload event.Payload) *event.Fault {
 		return tx.mayAddToGroup(e, p)
 	case *event.GroupRobotRemoved:
 		return tx.mayRemoveFromGroup(e, p)
+	case *event.RobotDeploymentStarted:
+		return tx.mayDeploy(e, p)
+	case *event.RobotDeploymentCompleted:
+		return tx.mayEndDeployment(e, p.Deployment, p.Version)
+	case *event.RobotDeploymentFailed:
+		return tx.mayEndDeployment(e, p.Deployment, p.Version)
+	case *event.RobotProvisioned, *event.RobotActivated, *event.RobotDeactivated, *event.RobotMaintenanceStarted,
+		*event.RobotMaintenanceEnded, *event.RobotFailed, *event.RobotRecovered, *event.RobotRetired:
+		return tx.mayLive(e, payload)
 	}
 	return unknown(e)
 }
@@ -88,12 +111,12 @@ func (tx *Tx) changeSubject(e *event.Event, payload event.Payload) *event.Fault 
 		f.GossipEpoch, f.GossipExposed = p.Epoch, false
 		tx.fleet = &f
 	case *event.PersonAdded:
-		name := event.Subject(e.Stream)
+		name := strings.Clone(event.Subject(e.Stream))
 		tx.persons.put(name, &Person{Name: name, PublicKey: p.PublicKey, Scopes: slices.Sorted(slices.Values(p.Scopes))})
 	case *event.PersonRemoved:
 		tx.persons.remove(event.Subject(e.Stream))
 	case *event.EnrolmentAdded:
-		id := nodeOf(e)
+		id := own(nodeOf(e))
 		tx.enrolments.put(id, &Enrolment{ID: id, PublicKey: p.PublicKey})
 	case *event.EnrolmentRevoked:
 		return edit(&tx.enrolments, nodeOf(e), func(k *Enrolment) { k.Revoked = true })
@@ -118,6 +141,14 @@ func (tx *Tx) changeSubject(e *event.Event, payload event.Payload) *event.Fault 
 		return edit(&tx.nodes, nodeOf(e), func(n *Node) { n.Voter = true })
 	case *event.VoterRemoved:
 		return edit(&tx.nodes, nodeOf(e), func(n *Node) { n.Voter = false })
+	case *event.CeilingRaised:
+		f := *tx.fleet
+		f.Ceiling = max(f.Ceiling, p.Level)
+		tx.fleet = &f
+	case *event.LogSealed:
+		tx.seal(e, p)
+	case *event.LogRecovered:
+		return tx.recover(e, p)
 	default:
 		return tx.changeRobots(e, payload)
 	}
@@ -136,9 +167,9 @@ func (tx *Tx) changeRobots(e *event.Event, payload event.Payload) *event.Fault {
 	case *event.RobotConfigChanged:
 		return tx.configure(e, p)
 	case *event.RobotLabelsChanged:
-		return edit(&tx.robots, nodeOf(e), func(r *Robot) { r.Labels = relabel(r.Labels, p) })
+		return edit(&tx.robots, nodeOf(e), func(r *robot) { r.Labels = relabel(r.Labels, p) })
 	case *event.GroupCreated:
-		name := event.Subject(e.Stream)
+		name := strings.Clone(event.Subject(e.Stream))
 		tx.groups.put(name, &Group{Name: name, Description: p.Description, CreatedAt: e.Time})
 		return nil
 	case *event.GroupDeleted:
@@ -147,6 +178,15 @@ func (tx *Tx) changeRobots(e *event.Event, payload event.Payload) *event.Fault {
 		return tx.regroup(e, p.Robot, true)
 	case *event.GroupRobotRemoved:
 		return tx.regroup(e, p.Robot, false)
+	case *event.RobotDeploymentStarted:
+		return tx.deploy(e, p.Deployment, p.Version, DeploymentRunning)
+	case *event.RobotDeploymentCompleted:
+		return tx.deploy(e, p.Deployment, p.Version, DeploymentCompleted)
+	case *event.RobotDeploymentFailed:
+		return tx.deploy(e, p.Deployment, p.Version, DeploymentFailed)
+	case *event.RobotProvisioned, *event.RobotActivated, *event.RobotDeactivated, *event.RobotMaintenanceStarted,
+		*event.RobotMaintenanceEnded, *event.RobotFailed, *event.RobotRecovered, *event.RobotRetired:
+		return tx.live(e, payload)
 	}
 	return unknown(e)
 }
@@ -155,17 +195,26 @@ func unknown(e *event.Event) *event.Fault {
 	return event.Refuse(event.CodeUnknownType, "", "upgrade skein on this node", "%s has no rules in this build", e.Type)
 }
 
-// edit replaces the value at k by a changed copy.
-func edit[K comparable, V any](t *staged[K, *V], k K, f func(*V)) *event.Fault {
+// edit replaces the value at k by a changed copy. The key stays the value's own:
+// k may be a part of something large.
+func edit[K comparable, V any, P interface {
+	*V
+	key() K
+}](t *staged[K, P], k K, f func(P)) *event.Fault {
 	old := t.get(k)
 	if old == nil {
 		return event.Refuse(event.CodeNotFound, "", "", "%v does not exist", k)
 	}
 	v := *old
 	f(&v)
-	t.put(k, &v)
+	t.put(old.key(), &v)
 	return nil
 }
+
+func (n *Node) key() ident.NodeID      { return n.ID }
+func (k *Enrolment) key() ident.NodeID { return k.ID }
+func (t *Token) key() string           { return t.Hash }
+func (g *Group) key() string           { return g.Name }
 
 func conflict(next, format string, args ...any) *event.Fault {
 	return event.Refuse(event.CodeConflict, "", next, format, args...)

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"skein/consensus/event"
@@ -26,8 +27,11 @@ func (tx *Tx) actor(a event.Actor) (event.Actor, *event.Fault) {
 		if p == nil {
 			return a, event.Refuse(event.CodeNotAllowed, "", "log in as a person of this fleet", "there is no person %q", a.ID)
 		}
-		a.Scopes = slices.DeleteFunc(slices.Clone(a.Scopes), func(s string) bool { return !slices.Contains(p.Scopes, s) })
+		a.Scopes = tx.narrowed.of(p, a.Scopes)
 		return a, nil
+	}
+	if a.Kind == event.KindRecovery {
+		return a, nil // mayRecover asks; it may have to admit its node first
 	}
 	n := tx.nodes.get(ident.NodeID(a.ID))
 	switch {
@@ -41,6 +45,26 @@ func (tx *Tx) actor(a event.Actor) (event.Actor, *event.Fault) {
 		return a, event.Refuse(event.CodeNotAllowed, "", "join again", "node %s left the fleet", n.ID)
 	}
 	return a, nil
+}
+
+// narrowed is the last answer to what a person may do, because mostly the same is
+// asked again. Nothing of it is ever changed.
+type narrowed struct {
+	person       *Person
+	asked, given []string
+}
+
+// of are the scopes of asked that p has.
+func (n *narrowed) of(p *Person, asked []string) []string {
+	if n.person == p && slices.Equal(n.asked, asked) {
+		return n.given
+	}
+	given := asked
+	if lacks := func(s string) bool { return !slices.Contains(p.Scopes, s) }; slices.ContainsFunc(asked, lacks) {
+		given = slices.DeleteFunc(slices.Clone(asked), lacks)
+	}
+	*n = narrowed{p, asked, given}
+	return given
 }
 
 func (tx *Tx) mayCreateFleet(e *event.Event) *event.Fault {
@@ -135,7 +159,7 @@ func (tx *Tx) createToken(e *event.Event, p *event.TokenCreated) {
 			tx.tokens.remove(hash)
 		}
 	}
-	hash := event.Subject(e.Stream)
+	hash := strings.Clone(event.Subject(e.Stream))
 	expires := e.Time.Add(time.Duration(p.TTLSeconds) * time.Second)
 	tx.tokens.put(hash, &Token{Hash: hash, CreatedAt: e.Time, ExpiresAt: expires})
 }

@@ -1,12 +1,17 @@
 package fleet
 
 import (
+	"strings"
+
 	"skein/consensus/event"
 	"skein/mesh/ident"
 )
 
 // nodeOf is the id that e's stream has.
 func nodeOf(e *event.Event) ident.NodeID { return ident.NodeID(event.Subject(e.Stream)) }
+
+// own is an id to keep: one that is not a part of an event's text.
+func own(id ident.NodeID) ident.NodeID { return ident.NodeID(strings.Clone(string(id))) }
 
 // member finds the node that e is about and refuses when it is none of the fleet's.
 func (tx *Tx) member(e *event.Event) (*Node, *event.Fault) {
@@ -39,7 +44,7 @@ func (tx *Tx) mayAdmit(e *event.Event, p *event.NodeAdmitted) *event.Fault {
 	case event.ByEnrolment:
 		return tx.mayUseEnrolment(ident.NodeID(p.Ref))
 	}
-	if e.Actor.Kind != event.KindGenesis {
+	if e.Actor.Kind != event.KindGenesis && e.Actor.Kind != event.KindRecovery {
 		return event.Refuse(event.CodeNotAllowed, "", "use an enrolment key or a token", "only the founder is admitted by genesis")
 	}
 	return nil
@@ -73,7 +78,7 @@ func (tx *Tx) mayUseEnrolment(id ident.NodeID) *event.Fault {
 // admit makes the node a member. One that comes back starts without its old
 // roles, except that a vote the leader has not taken yet is still a fact.
 func (tx *Tx) admit(e *event.Event, p *event.NodeAdmitted) *event.Fault {
-	n := &Node{ID: nodeOf(e), PublicKey: p.PublicKey, Name: p.Name, AdmittedAt: e.Time, By: p.By, Ref: p.Ref}
+	n := &Node{ID: own(nodeOf(e)), PublicKey: p.PublicKey, Name: p.Name, AdmittedAt: e.Time, By: p.By, Ref: p.Ref}
 	if old := tx.nodes.get(n.ID); old != nil {
 		n.Voter = old.Voter
 	}

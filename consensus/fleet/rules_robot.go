@@ -9,7 +9,7 @@ import (
 )
 
 // robot finds the robot that e is about.
-func (tx *Tx) robot(id ident.NodeID) (*Robot, *event.Fault) {
+func (tx *Tx) robot(id ident.NodeID) (*robot, *event.Fault) {
 	r := tx.robots.get(id)
 	if r == nil {
 		return nil, event.Refuse(event.CodeNotFound, "", "see `skein robots`", "there is no robot %s", id)
@@ -23,20 +23,23 @@ func (tx *Tx) mayRegister(e *event.Event) *event.Fault {
 }
 
 func (tx *Tx) register(e *event.Event, p *event.RobotRegistered) {
-	id := nodeOf(e)
-	said := Registered{p.Name, p.Type}
-	r := Robot{ID: id, Name: p.Name, Type: p.Type, StatusSince: e.Time, RegisteredAt: e.Time}
+	id := own(nodeOf(e))
+	said := Registered{Name: p.Name, Type: p.Type, Hostname: p.Hostname}
+	r := Robot{ID: id, Name: p.Name, Type: p.Type, StatusSince: e.Time, RegisteredAt: e.Time, Lifecycle: Lifecycle{State: Discovered}}
 	if old := tx.robots.get(id); old != nil {
-		r = *old
+		r = old.whole()
 		if said.Name != old.Registered.Name {
 			r.Name = said.Name
 		}
 		if said.Type != old.Registered.Type {
 			r.Type = said.Type
 		}
+		if r.Lifecycle.State == Retired {
+			r.Lifecycle = Lifecycle{State: Discovered, Since: e.Time}
+		}
 	}
 	r.Version, r.Arch, r.OS, r.Registered = p.Version, p.Arch, p.OS, said
-	tx.robots.put(id, &r)
+	tx.robots.put(id, parted(r))
 }
 
 func (tx *Tx) mayTurn(e *event.Event, online bool) *event.Fault {
@@ -51,7 +54,7 @@ func (tx *Tx) mayTurn(e *event.Event, online bool) *event.Fault {
 }
 
 func (tx *Tx) turn(e *event.Event, online bool) *event.Fault {
-	return edit(&tx.robots, nodeOf(e), func(r *Robot) {
+	return edit(&tx.robots, nodeOf(e), func(r *robot) {
 		r.Online, r.StatusSince = online, e.Time
 		if !online {
 			r.OfflineAt = e.Time
@@ -60,7 +63,7 @@ func (tx *Tx) turn(e *event.Event, online bool) *event.Fault {
 }
 
 // configured is r after a change of its configuration.
-func configured(r Robot, p *event.RobotConfigChanged) Robot {
+func configured(r robot, p *event.RobotConfigChanged) robot {
 	if p.Name != "" {
 		r.Name = p.Name
 	}
@@ -82,10 +85,10 @@ func (tx *Tx) mayConfigure(e *event.Event, p *event.RobotConfigChanged) *event.F
 }
 
 func (tx *Tx) configure(e *event.Event, p *event.RobotConfigChanged) *event.Fault {
-	return edit(&tx.robots, nodeOf(e), func(r *Robot) { *r = configured(*r, p) })
+	return edit(&tx.robots, nodeOf(e), func(r *robot) { *r = configured(*r, p) })
 }
 
-// relabel gives new labels; the old map is not touched.
+// relabel gives new labels; the old map is not touched, the payload is not kept.
 func relabel(old map[string]string, p *event.RobotLabelsChanged) map[string]string {
 	labels := maps.Clone(old)
 	if labels == nil {
@@ -106,12 +109,25 @@ func (tx *Tx) mayLabel(e *event.Event, p *event.RobotLabelsChanged) *event.Fault
 	if fault != nil {
 		return fault
 	}
-	labels := relabel(r.Labels, p)
-	if maps.Equal(labels, r.Labels) {
+	changed, count := false, len(r.Labels)
+	for key, value := range p.Set {
+		have, there := r.Labels[key]
+		if !there {
+			count++
+		}
+		changed = changed || !there || have != value
+	}
+	for _, key := range p.Remove {
+		if _, there := r.Labels[key]; there {
+			changed = true
+			count--
+		}
+	}
+	if !changed {
 		return noChange("robot %s has these labels already", r.ID)
 	}
-	if len(labels) > event.MaxLabels {
-		return conflict("remove some", "robot %s would have %d labels, at most %d are allowed", r.ID, len(labels), event.MaxLabels)
+	if count > event.MaxLabels {
+		return conflict("remove some", "robot %s would have %d labels, at most %d are allowed", r.ID, count, event.MaxLabels)
 	}
 	return nil
 }
@@ -146,7 +162,7 @@ func (tx *Tx) deleteGroup(e *event.Event) *event.Fault {
 		return fault
 	}
 	for _, id := range g.Robots {
-		if fault := edit(&tx.robots, id, func(r *Robot) { r.Groups = without(r.Groups, g.Name) }); fault != nil {
+		if fault := edit(&tx.robots, id, func(r *robot) { r.Groups = without(r.Groups, g.Name) }); fault != nil {
 			return fault
 		}
 	}
@@ -196,7 +212,7 @@ func (tx *Tx) regroup(e *event.Event, id ident.NodeID, in bool) *event.Fault {
 	if fault != nil {
 		return fault
 	}
-	return edit(&tx.robots, id, func(r *Robot) {
+	return edit(&tx.robots, id, func(r *robot) {
 		r.Groups = without(r.Groups, name)
 		if in {
 			r.Groups = with(r.Groups, name)

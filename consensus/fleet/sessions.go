@@ -17,26 +17,34 @@ type proposal struct {
 
 // session is one start of one node.
 type session struct {
+	// node is the place of the id in sessions.nodes.
+	node uint32
 	Boot uint64 `json:"boot"`
 	// Floor is the highest number that may have been forgotten. Invariant: a
 	// number above Floor that is not in Known was never accepted.
 	Floor uint64 `json:"floor"`
-	// Known is sorted by N; at most SessionWindow.
+	// Known is sorted by N; at most SessionWindow. It moves along in room, and back
+	// to its start when there is no more.
 	Known []proposal `json:"known,omitempty"`
+	room  []proposal
 }
 
 // sessions remember accepted proposals. Of every node the two highest boots are
 // kept, so that an answer from before a restart can still be found.
 type sessions struct {
 	byNode map[ident.NodeID][]session // 1 or 2, sorted by Boot
-	// queue has every known proposal in the order of First, and some that are
-	// forgotten already.
+	// nodes are the keys of byNode, so that queue needs none: it is long, and has
+	// nothing for the garbage collector to look at.
+	nodes []ident.NodeID
+	// queue has, from head on, every known proposal in the order of First, and some
+	// that are forgotten already.
 	queue []queued
+	head  int
 }
 
 type queued struct {
-	event.Producer
-	first uint64
+	node           uint32
+	boot, n, first uint64
 }
 
 func newSessions() sessions { return sessions{byNode: map[ident.NodeID][]session{}} }
@@ -77,9 +85,33 @@ func (ss *sessions) note(p event.Producer, first, last uint64) {
 		s.Known[at].Last = last
 		return
 	}
-	s.Known = slices.Insert(s.Known, at, proposal{p.N, first, last})
-	ss.queue = append(ss.queue, queued{p, first})
+	s.insert(at, proposal{p.N, first, last})
+	ss.enqueue(queued{s.node, p.Boot, p.N, first})
 	s.slide()
+}
+
+func (s *session) insert(at int, p proposal) {
+	if len(s.Known) < cap(s.Known) {
+		s.Known = slices.Insert(s.Known, at, p)
+		return
+	}
+	if cap(s.room) >= 2*len(s.Known)+1 { // half of it was left behind
+		s.Known = append(s.room[:0], s.Known...)
+	} else {
+		s.Known = append(make([]proposal, 0, 2*len(s.Known)+4), s.Known...)
+		s.room = s.Known
+	}
+	s.Known = slices.Insert(s.Known, at, p)
+}
+
+// enqueue adds to the end of the queue, and makes room at its start when half of
+// it is done with.
+func (ss *sessions) enqueue(q queued) {
+	if len(ss.queue) == cap(ss.queue) && ss.head > len(ss.queue)/2 {
+		ss.queue = ss.queue[:copy(ss.queue, ss.queue[ss.head:])]
+		ss.head = 0
+	}
+	ss.queue = append(ss.queue, q)
 }
 
 // open finds or makes the session of a boot; nil when it is older than the two
@@ -97,8 +129,14 @@ func (ss *sessions) open(node ident.NodeID, boot uint64) *session {
 		boots = boots[1:] // forget the oldest
 		at--
 	}
-	boots = slices.Insert(slices.Clone(boots), at, session{Boot: boot})
-	ss.byNode[node] = boots
+	s := session{node: uint32(len(ss.nodes)), Boot: boot}
+	if len(boots) > 0 {
+		s.node = boots[0].node
+	} else {
+		ss.nodes = append(ss.nodes, own(node))
+	}
+	boots = slices.Insert(slices.Clone(boots), at, s)
+	ss.byNode[ss.nodes[s.node]] = boots
 	return &boots[at]
 }
 
@@ -119,23 +157,29 @@ func (s *session) slide() {
 
 // expire forgets what is older than the horizon.
 func (ss *sessions) expire(seq uint64) {
-	n := 0
-	for n < len(ss.queue) && ss.queue[n].first+SessionHorizon <= seq {
-		ss.forget(ss.queue[n])
-		n++
+	for ss.head < len(ss.queue) && ss.queue[ss.head].first+SessionHorizon <= seq {
+		ss.forget(ss.queue[ss.head])
+		ss.head++
 	}
-	ss.queue = ss.queue[n:]
 }
 
 func (ss *sessions) forget(q queued) {
-	boots := ss.byNode[q.Node]
+	boots := ss.byNode[ss.nodes[q.node]]
 	for i := range boots {
-		if s := &boots[i]; s.Boot == q.Boot {
-			if at, ok := s.find(q.N); ok {
-				s.Known = slices.Delete(s.Known, at, at+1)
-				s.Floor = max(s.Floor, q.N)
-			}
+		s := &boots[i]
+		if s.Boot != q.boot {
+			continue
 		}
+		at, ok := s.find(q.n)
+		switch {
+		case !ok:
+			continue
+		case at == 0:
+			s.Known = s.Known[1:]
+		default:
+			s.Known = slices.Delete(s.Known, at, at+1)
+		}
+		s.Floor = max(s.Floor, q.n)
 	}
 }
 
@@ -145,9 +189,11 @@ func (ss *sessions) clone() sessions {
 		boots = slices.Clone(boots)
 		for i := range boots {
 			boots[i].Known = slices.Clone(boots[i].Known)
+			boots[i].room = nil
 		}
 		c.byNode[node] = boots
 	}
-	c.queue = slices.Clone(ss.queue)
+	c.nodes = slices.Clone(ss.nodes)
+	c.queue = slices.Clone(ss.queue[ss.head:])
 	return c
 }

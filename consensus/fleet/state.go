@@ -20,14 +20,14 @@ type State struct {
 
 	// The values in these maps are never nil and never changed, only replaced.
 	nodes      map[ident.NodeID]*Node
-	robots     map[ident.NodeID]*Robot
+	robots     map[ident.NodeID]*robot
 	tokens     map[string]*Token
 	enrolments map[ident.NodeID]*Enrolment
 	persons    map[string]*Person
 	groups     map[string]*Group
 
 	// versions counts the events of every stream.
-	versions map[string]uint64
+	versions map[string]*counter
 	// sessions is what is remembered of proposals.
 	sessions sessions
 
@@ -39,12 +39,12 @@ type State struct {
 func New() *State {
 	return &State{
 		nodes:      map[ident.NodeID]*Node{},
-		robots:     map[ident.NodeID]*Robot{},
+		robots:     map[ident.NodeID]*robot{},
 		tokens:     map[string]*Token{},
 		enrolments: map[ident.NodeID]*Enrolment{},
 		persons:    map[string]*Person{},
 		groups:     map[string]*Group{},
-		versions:   map[string]uint64{},
+		versions:   map[string]*counter{},
 		sessions:   newSessions(),
 	}
 }
@@ -54,7 +54,12 @@ func (s *State) Clone() *State {
 	c := *s
 	c.nodes, c.robots, c.tokens = maps.Clone(s.nodes), maps.Clone(s.robots), maps.Clone(s.tokens)
 	c.enrolments, c.persons, c.groups = maps.Clone(s.enrolments), maps.Clone(s.persons), maps.Clone(s.groups)
-	c.versions = maps.Clone(s.versions)
+	c.versions = make(map[string]*counter, len(s.versions))
+	counters := make([]counter, 0, len(s.versions))
+	for stream, n := range s.versions {
+		counters = append(counters, *n)
+		c.versions[stream] = &counters[len(counters)-1]
+	}
 	c.sessions = s.sessions.clone()
 	c.scratch = nil
 	return &c
@@ -82,6 +87,33 @@ func (s *State) GossipEpoch() uint64 {
 	return s.fleet.GossipEpoch
 }
 
+// Ceiling is up to which level event types may be proposed; 1 until it is raised.
+func (s *State) Ceiling() uint64 { return s.fleet.ceiling() }
+
+func (f *Fleet) ceiling() uint64 {
+	if f == nil {
+		return 1
+	}
+	return max(f.Ceiling, 1)
+}
+
+// Recoveries counts how often the fleet lost its voters and was recovered: its
+// epoch. What nodes of another epoch say of the log does not count.
+func (s *State) Recoveries() uint64 {
+	if s.fleet == nil {
+		return 0
+	}
+	return s.fleet.Recoveries
+}
+
+// Seal is the newest of the log's seals; false before the first.
+func (s *State) Seal() (Seal, bool) {
+	if s.fleet == nil {
+		return Seal{}, false
+	}
+	return value(s.fleet.Seal)
+}
+
 // Node finds a node by its id, former members included.
 func (s *State) Node(id ident.NodeID) (Node, bool) { return value(s.nodes[id]) }
 
@@ -89,10 +121,16 @@ func (s *State) Node(id ident.NodeID) (Node, bool) { return value(s.nodes[id]) }
 func (s *State) Nodes() []Node { return sorted(s.nodes) }
 
 // Robot finds a robot by the id of its node.
-func (s *State) Robot(id ident.NodeID) (Robot, bool) { return value(s.robots[id]) }
+func (s *State) Robot(id ident.NodeID) (Robot, bool) {
+	r := s.robots[id]
+	if r == nil {
+		return Robot{}, false
+	}
+	return r.whole(), true
+}
 
 // Robots are all robots, sorted by id.
-func (s *State) Robots() []Robot { return sorted(s.robots) }
+func (s *State) Robots() []Robot { return wholes(s.robots) }
 
 // Token finds a join token by its hash. Long expired ones may be forgotten.
 func (s *State) Token(hash string) (Token, bool) { return value(s.tokens[hash]) }
@@ -128,7 +166,12 @@ func (s *State) Voters() []ident.NodeID {
 }
 
 // StreamVersion is how many events a stream has.
-func (s *State) StreamVersion(stream string) uint64 { return s.versions[stream] }
+func (s *State) StreamVersion(stream string) uint64 {
+	if c := s.versions[stream]; c != nil {
+		return c.n
+	}
+	return 0
+}
 
 // Seen finds the events of an accepted proposal; false when there was none or
 // it is forgotten.
@@ -141,7 +184,11 @@ func (s *State) Seen(p event.Producer) (first, last uint64, ok bool) {
 // id. The error is a *event.Fault; with event.ReasonAmbiguous its Next lists who
 // could be meant.
 func (s *State) FindRobot(query string) (Robot, error) {
-	return find("robot", query, s.robots, func(r *Robot) string { return r.Name })
+	r, err := find("robot", query, s.robots, func(r *robot) string { return r.Name })
+	if err != nil {
+		return Robot{}, err
+	}
+	return r.whole(), nil
 }
 
 // FindNode is FindRobot for nodes, former members included.

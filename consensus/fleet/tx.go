@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"skein/consensus/event"
@@ -15,25 +16,68 @@ import (
 type Tx struct {
 	base *State
 	seq  uint64
+	// start is the last event before the batch that is checked.
+	start uint64
 
 	fleet      *Fleet
 	nodes      staged[ident.NodeID, *Node]
-	robots     staged[ident.NodeID, *Robot]
+	robots     staged[ident.NodeID, *robot]
 	tokens     staged[string, *Token]
 	enrolments staged[ident.NodeID, *Enrolment]
 	persons    staged[string, *Person]
 	groups     staged[string, *Group]
-	versions   staged[string, uint64]
+	versions   counters
 
-	// accepted are the proposals of this Tx, by producer and in order.
-	accepted map[event.Producer]proposal
-	order    []span
+	proposals proposals
+	narrowed  narrowed
+	// made are the events of the accepted batches, and dec what decodes payloads.
+	made []event.Event
+	dec  event.Decoder
+}
+
+// proposals are those that a Tx accepted.
+type proposals struct {
+	// order has all of them, as they came.
+	order []span
+	// peaks are the highest of each start of a node, so that one beyond is known to
+	// be new without looking through order.
+	peaks []event.Producer
 }
 
 // span is the events of one proposal.
 type span struct {
 	event.Producer
 	first, last uint64
+}
+
+// find is the proposal p, or nil.
+func (ps *proposals) find(p event.Producer) *span {
+	for i := range ps.peaks {
+		peak := &ps.peaks[i]
+		if peak.Boot != p.Boot || peak.Node != p.Node {
+			continue
+		}
+		if p.N > peak.N {
+			return nil // the usual case: numbers grow
+		}
+		for i := range ps.order {
+			if ps.order[i].Producer == p {
+				return &ps.order[i]
+			}
+		}
+	}
+	return nil
+}
+
+func (ps *proposals) add(s span) {
+	ps.order = append(ps.order, s)
+	for i := range ps.peaks {
+		if peak := &ps.peaks[i]; peak.Boot == s.Boot && peak.Node == s.Node {
+			peak.N = max(peak.N, s.N)
+			return
+		}
+	}
+	ps.peaks = append(ps.peaks, s.Producer)
 }
 
 // Verdict is what became of an accepted batch.
@@ -43,8 +87,10 @@ type Verdict struct {
 	// Repeated: the same producer was accepted before; First and Last are those
 	// of that time, and nothing changes.
 	Repeated bool
-	// Events are the batch's events, in order; nil when Repeated. Their payloads
-	// are canonical.
+	// Events are the batch's events, in order; nil when Repeated. The list is valid
+	// until the first Check after a Commit or Discard, as that of Tx.Events is; an
+	// Event of it may be kept. Its payload is canonical, and is the draft's own where
+	// that was.
 	Events []event.Event
 }
 
@@ -58,8 +104,7 @@ func (s *State) Begin() *Tx {
 		enrolments: stage(s.enrolments),
 		persons:    stage(s.persons),
 		groups:     stage(s.groups),
-		versions:   stage(s.versions),
-		accepted:   map[event.Producer]proposal{},
+		versions:   counters{base: s.versions},
 	}
 	tx.Discard()
 	return tx
@@ -95,10 +140,11 @@ func (tx *Tx) Check(b event.Batch, now time.Time) (Verdict, error) {
 		}
 		return v, nil
 	}
-	seq, fleet := tx.seq, tx.fleet
-	events, fault := tx.decide(b, millis(now))
-	if fault != nil {
+	seq, fleet, from := tx.seq, tx.fleet, len(tx.made)
+	tx.start = seq
+	if fault := tx.decide(&b, millis(now)); fault != nil {
 		tx.seq, tx.fleet = seq, fleet
+		tx.made = tx.made[:from]
 		for _, t := range tx.tables() {
 			t.revert()
 		}
@@ -107,13 +153,17 @@ func (tx *Tx) Check(b event.Batch, now time.Time) (Verdict, error) {
 	for _, t := range tx.tables() {
 		t.keep()
 	}
-	v := Verdict{First: seq + 1, Last: tx.seq, Events: events}
+	to := len(tx.made)
+	v := Verdict{First: seq + 1, Last: tx.seq, Events: tx.made[from:to:to]}
 	if b.Producer != (event.Producer{}) {
-		tx.accepted[b.Producer] = proposal{b.Producer.N, v.First, v.Last}
-		tx.order = append(tx.order, span{b.Producer, v.First, v.Last})
+		tx.proposals.add(span{b.Producer, v.First, v.Last})
 	}
 	return v, nil
 }
+
+// Events are those of all batches that Check accepted since the transaction
+// began, was committed or discarded.
+func (tx *Tx) Events() []event.Event { return slices.Clip(tx.made) }
 
 // Apply stages an event of the log, after what is staged already. Whether it
 // was allowed is not asked: it was decided. An error means that the log and
@@ -124,7 +174,7 @@ func (tx *Tx) Apply(e event.Event) error {
 		return fmt.Errorf("apply event %d, version %d of %s: the state is at %d and %d",
 			e.Seq, e.Version, e.Stream, tx.seq, tx.versions.get(e.Stream))
 	}
-	payload, err := e.Decode()
+	payload, err := tx.dec.Event(&e)
 	if err != nil {
 		return fmt.Errorf("apply event %d: %w", e.Seq, err)
 	}
@@ -132,7 +182,7 @@ func (tx *Tx) Apply(e event.Event) error {
 		return fmt.Errorf("apply event %d (%s): %w", e.Seq, e.Type, fault)
 	}
 	if e.Producer != (event.Producer{}) {
-		tx.order = append(tx.order, span{e.Producer, e.Seq, e.Seq})
+		tx.proposals.order = append(tx.proposals.order, span{e.Producer, e.Seq, e.Seq})
 	}
 	return nil
 }
@@ -155,8 +205,8 @@ func (tx *Tx) repeated(p event.Producer) (Verdict, *event.Fault) {
 	if p == (event.Producer{}) {
 		return Verdict{}, nil
 	}
-	if found, ok := tx.accepted[p]; ok {
-		return Verdict{First: found.First, Last: found.Last, Repeated: true}, nil
+	if found := tx.proposals.find(p); found != nil {
+		return Verdict{First: found.first, Last: found.last, Repeated: true}, nil
 	}
 	found, known, lost := tx.base.sessions.lookup(p)
 	if lost {
@@ -167,39 +217,39 @@ func (tx *Tx) repeated(p event.Producer) (Verdict, *event.Fault) {
 }
 
 // decide turns drafts into events, one after the other.
-func (tx *Tx) decide(b event.Batch, now time.Time) ([]event.Event, *event.Fault) {
+func (tx *Tx) decide(b *event.Batch, now time.Time) *event.Fault {
 	actor, fault := tx.actor(b.Actor)
 	if fault != nil {
-		return nil, fault.In("actor")
+		return fault.In("actor")
 	}
 	b.Actor = actor
-	events := make([]event.Event, 0, len(b.Drafts))
-	for i, d := range b.Drafts {
-		payload, fault := b.Decode(i)
+	for i := range b.Drafts {
+		d := &b.Drafts[i]
+		decoded, fault := tx.dec.Draft(b, i, tx.fleet.ceiling())
 		if fault != nil {
-			return nil, fault
+			return fault
 		}
 		version := tx.versions.get(d.Stream)
 		if d.Expect != nil && *d.Expect != version {
-			return nil, event.Refuse(event.CodeConflict, event.ReasonVersion, "read it again and decide anew",
+			return event.Refuse(event.CodeConflict, event.ReasonVersion, "read it again and decide anew",
 				"%s is at version %d, expected was %d", d.Stream, version, *d.Expect).In(event.DraftPath(i) + ".expect")
 		}
-		e := event.Event{
+		tx.made = append(tx.made, event.Event{
 			Seq: tx.seq + 1, Time: now,
 			Stream: d.Stream, Version: version + 1,
-			Type: d.Type, Schema: max(d.Schema, 1),
+			Type: decoded.Type, Schema: decoded.Schema,
 			Actor: b.Actor, Cause: d.Cause, Producer: b.Producer,
-			Data: event.Encode(payload, len(d.Data)),
+			Data: decoded.Data,
+		})
+		e := &tx.made[len(tx.made)-1]
+		if fault := tx.allowed(e, decoded.Payload); fault != nil {
+			return fault.In(event.DraftPath(i))
 		}
-		if fault := tx.allowed(&e, payload); fault != nil {
-			return nil, fault.In(event.DraftPath(i))
+		if fault := tx.change(e, decoded.Payload); fault != nil {
+			return fault.In(event.DraftPath(i))
 		}
-		if fault := tx.change(&e, payload); fault != nil {
-			return nil, fault.In(event.DraftPath(i))
-		}
-		events = append(events, e)
 	}
-	return events, nil
+	return nil
 }
 
 // Commit makes the staged changes in the state.
@@ -209,7 +259,7 @@ func (tx *Tx) Commit() {
 	for _, t := range tx.tables() {
 		t.commit()
 	}
-	for _, p := range tx.order {
+	for _, p := range tx.proposals.order {
 		s.sessions.note(p.Producer, p.first, p.last)
 	}
 	s.sessions.expire(s.seq)
@@ -219,8 +269,8 @@ func (tx *Tx) Commit() {
 // Discard forgets the staged changes.
 func (tx *Tx) Discard() {
 	tx.seq, tx.fleet = tx.base.seq, tx.base.fleet
-	clear(tx.accepted)
-	tx.order = tx.order[:0]
+	tx.proposals.order, tx.proposals.peaks = tx.proposals.order[:0], tx.proposals.peaks[:0]
+	tx.made = tx.made[:0]
 	for _, t := range tx.tables() {
 		t.discard()
 	}

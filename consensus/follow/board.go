@@ -57,7 +57,7 @@ func (b *board) put(m Mark, now time.Time) {
 	newest := b.newest.mark
 	facts := m.Leader != newest.Leader || !slices.Equal(m.Voters, newest.Voters)
 	younger := h.made.After(b.newest.made.Add(newerBy)) || facts && h.made.After(b.newest.made)
-	if m.Term < newest.Term || m.Term == newest.Term && !younger {
+	if m.older(newest) || !newest.older(m) && !younger {
 		if moved {
 			b.tell()
 		}

@@ -108,7 +108,7 @@ func (s *Service) originate(ctx context.Context) {
 		if st.Leader != s.cfg.Self {
 			return
 		}
-		s.board.put(Mark{Leader: s.cfg.Self, Term: st.Term, Seq: s.cfg.Source.Cursor().Seq, Index: st.Index,
+		s.board.put(Mark{Leader: s.cfg.Self, Epoch: st.Epoch, Term: st.Term, Seq: s.cfg.Source.Cursor().Seq, Index: st.Index,
 			Voters: st.Voters, Path: []ident.NodeID{s.cfg.Self}}, time.Now())
 		select {
 		case <-ticker.C:
@@ -181,11 +181,22 @@ func (s *Service) tryAll(ctx context.Context, a attempt, most int) (followed boo
 			return followed, err
 		}
 		s.cfg.Log.Debug("not followed", "node", id, "error", err)
-		if full, ok := errors.AsType[*refusal](err); ok {
-			queue = append(queue, full.Try...) // sorted to the end: voters come first
+		if no, ok := errors.AsType[*refusal](err); ok {
+			queue = append(queue, no.Try...) // sorted to the end: voters come first
+			s.refused(id, no.Reason)
 		}
 	}
 	return false, nil
+}
+
+// refused says once what an operator has to know.
+func (s *Service) refused(id ident.NodeID, why reason) {
+	if why != reasonHistory || s.strange {
+		return
+	}
+	s.strange = true
+	s.cfg.Log.Warn("this node's log and another's are not of one piece; if the fleet was recovered or restored without this node, stop it and run `skein resync`",
+		"other", id, "history", s.cfg.Source.Cursor().History)
 }
 
 // candidates are whom to ask, in order: voters, the leader last among them,
@@ -329,7 +340,7 @@ func (u *uplink) receive() error {
 // useful notes that the parent took this node.
 func (u *uplink) useful() {
 	if !u.taken {
-		u.taken = true
+		u.taken, u.service.strange = true, false
 		u.service.setParent(u.id)
 	}
 }

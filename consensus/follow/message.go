@@ -32,7 +32,10 @@ const (
 // Mark is what the leader says about the log, and how long ago.
 type Mark struct {
 	Leader ident.NodeID `json:"leader"`
-	Term   uint64       `json:"term"`
+	// Epoch counts how often the fleet was recovered. The first builds neither give
+	// nor read it; terms compare within one epoch only.
+	Epoch uint64 `json:"epoch,omitempty"`
+	Term  uint64 `json:"term"`
 	// Seq is the last event that the leader had applied, Index the last entry of
 	// the Raft log that was committed.
 	Seq    uint64         `json:"seq"`
@@ -62,8 +65,11 @@ func (m Mark) check() error {
 
 // sameFacts reports whether only the progress differs, which a tick can carry.
 func (m Mark) sameFacts(o Mark) bool {
-	return m.Leader == o.Leader && m.Term == o.Term && slices.Equal(m.Voters, o.Voters) && slices.Equal(m.Path, o.Path)
+	return m.Leader == o.Leader && m.Epoch == o.Epoch && m.Term == o.Term && slices.Equal(m.Voters, o.Voters) && slices.Equal(m.Path, o.Path)
 }
+
+// older reports whether the mark is of an earlier leadership than o.
+func (m Mark) older(o Mark) bool { return m.Epoch < o.Epoch || m.Epoch == o.Epoch && m.Term < o.Term }
 
 // request is the only message of a child but for keep-alives.
 type request struct {
@@ -100,7 +106,7 @@ func (r *refusal) Error() string {
 	case reasonDeep:
 		return "it is too far from the leader to be followed"
 	case reasonHistory:
-		return "its log is of another history"
+		return "its log is another, or this node's is not part of it"
 	}
 	return "it refused: " + string(r.Reason)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"skein/consensus/event"
 	"skein/mesh/ident"
 	"skein/mesh/wire"
 )
@@ -55,13 +56,12 @@ func (s *Service) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID
 
 // take accepts a child or says why not. A child that comes back replaces itself.
 func (s *Service) take(c *child, q request) *refusal {
-	own := s.cfg.Source.Cursor().History
 	switch {
 	case c.id == s.cfg.Self || s.board.onPath(c.id):
 		return &refusal{Reason: reasonLoop}
 	case s.board.depth() >= maxPath:
 		return &refusal{Reason: reasonDeep}
-	case own != "" && q.Cursor.History != "" && own != q.Cursor.History:
+	case !s.fits(q.Cursor):
 		return &refusal{Reason: reasonHistory}
 	}
 	s.mu.Lock()
@@ -83,6 +83,17 @@ func (s *Service) take(c *child, q request) *refusal {
 	}
 	s.children[c.id] = c
 	return nil
+}
+
+// fits reports whether a child's log may go on with this one. The names of the
+// two differ when the fleet was recovered or restored in between; then the child's
+// must be a part of this one, by the chain, which does not begin anew.
+func (s *Service) fits(child event.Cursor) bool {
+	own := s.cfg.Source.Cursor()
+	if own.History == "" || child.History == "" || own.History == child.History {
+		return true
+	}
+	return child.Seq <= own.Seq && s.cfg.Source.Held(event.Cursor{History: own.History, Seq: child.Seq, Hash: child.Hash})
 }
 
 func (s *Service) leave(c *child) {

@@ -22,6 +22,8 @@ type Link interface {
 // Source is this node's copy of the log, to serve from. *replica.Replica is one.
 type Source interface {
 	Cursor() event.Cursor
+	// Held reports whether a cursor is a place in this log.
+	Held(event.Cursor) bool
 	// Records gives whole records from the one with event seq on, none when
 	// there is none yet. Not ok: seq is no longer held.
 	Records(seq uint64, maxBytes int) ([]history.Record, bool)
@@ -49,7 +51,8 @@ type Standing struct {
 	Fed bool
 	// Leader is who leads as far as Raft knows here.
 	Leader ident.NodeID
-	Term   uint64
+	// Epoch counts how often the fleet was recovered, Term is of that epoch.
+	Epoch, Term uint64
 	// Index is the last committed entry of the Raft log.
 	Index  uint64
 	Voters []ident.NodeID
@@ -88,6 +91,9 @@ type Service struct {
 	cfg   Config
 	board *board
 	times times
+
+	// strange: it was said that this node's log is no part of the fleet's; for Run.
+	strange bool
 
 	mu       sync.Mutex
 	parent   ident.NodeID

@@ -1,5 +1,5 @@
 // Package history keeps the decided events on disk, in order, each provably
-// after the one before.
+// after the one before, and finds them again.
 //
 // A [Log] is a directory of segment files of about 8 MB. A segment holds records;
 // a [Record] is what one entry of the Raft log decided: one or more events with
@@ -14,9 +14,24 @@
 // behind the last position known to be durable, and refuses with [ErrDamaged]
 // whatever is broken before it.
 //
+// Beside a full segment lies its index: where every event is, when it happened,
+// on which stream, of which type, by which actor. It is derived. One that is
+// missing or damaged is made anew by the first [Log.Query] that needs it. The
+// index of the segment that is appended to is in memory.
+//
+// The front of the log moves too. Retention drops the oldest segments; a log that
+// began behind a snapshot has a gap before it ([Log.Gap]), which [Log.Backfill]
+// fills from newer to older, checked by the chain.
+//
 // One goroutine appends; any number read, and a reader never waits for an fsync.
 // After a failed write or fsync the log refuses everything: what is on disk is
-// then unknown and the process must end.
+// then unknown and the process must end. A full disk during Backfill is no such
+// failure.
 //
-// Only consensus/replica opens logs; others may use Record.
+// Bounds: a record has 4 MiB and 512 events, a query gives 10,000 events, a
+// back-fill takes 16 MiB at a time. In memory are, for each segment, about 6 KiB of
+// marks and at most 4 KiB of what is in its index, and the index of the current
+// segment, about 40 bytes an event.
+//
+// Only consensus/replica opens logs; others may use Record and Walk.
 package history

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"skein/mesh/ident"
@@ -34,13 +33,20 @@ type Options struct {
 	DurableSeq uint64
 }
 
-// Log is a history on disk. Append and Reset are for one goroutine at a time;
-// everything else is for any, also meanwhile.
+// Log is a history on disk. Append and Reset are for one goroutine at a
+// time; everything else is for any, also meanwhile.
 type Log struct {
 	dir          string
 	segmentBytes int64
 	// cutBytes is how much of a torn tail Open cut off.
 	cutBytes int64
+
+	// front is held by who changes where the log begins. It is taken before closing.
+	front sync.Mutex
+	// indexing is held while an index is made anew.
+	indexing sync.Mutex
+	// index is that of the current segment. It is the appender's.
+	index *memory
 
 	// closing is held for reading while the current file is being synced, for
 	// writing while it is exchanged. It is taken before mu.
@@ -51,6 +57,10 @@ type Log struct {
 	// appended to through file.
 	segments []*segment
 	file     *os.File
+	// seen is index as readers may see it.
+	seen memory
+	// floor is up to where events were dropped for good.
+	floor uint64
 	// failed, once set, is the answer to everything.
 	failed error
 	// frame is scratch space of Append.
@@ -58,7 +68,7 @@ type Log struct {
 }
 
 func damaged(path string, offset int64, why string) error {
-	return fmt.Errorf("%w: %s at byte %d: %s; move the node's replica directory away and start again, it is fetched anew from other nodes",
+	return fmt.Errorf("%w: %s at byte %d: %s; run `skein resync` while the node is stopped, then start it: it fetches a new copy from other nodes",
 		ErrDamaged, path, offset, why)
 }
 
@@ -70,17 +80,22 @@ func Open(dir string, o Options) (*Log, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open history: %w", err)
 	}
-	l := &Log{dir: dir, segmentBytes: o.SegmentBytes}
+	l := &Log{dir: dir, segmentBytes: o.SegmentBytes, floor: readFloor(dir)}
 	if err := l.load(o.DurableSeq); err != nil {
 		return nil, err
 	}
 	if len(l.segments) == 0 {
-		if err := l.create(Position{}, false); err != nil {
+		if err := l.create(Position{}, 0); err != nil {
 			return nil, err
 		}
 		return l, nil
 	}
 	last := l.segments[len(l.segments)-1]
+	index, err := indexSegment(part{path: last.path, base: last.base, end: last.end, size: last.size})
+	if err != nil {
+		return nil, err
+	}
+	l.index, l.seen = index, *index
 	f, err := os.OpenFile(last.path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open history: %w", err)
@@ -91,25 +106,8 @@ func Open(dir string, o Options) (*Log, error) {
 
 // load reads and checks the segments on disk.
 func (l *Log) load(durable uint64) error {
-	bases, err := listSegments(l.dir)
-	if err != nil {
+	if err := l.list(); err != nil {
 		return err
-	}
-	for _, base := range bases {
-		s, err := readHeader(segmentPath(l.dir, base))
-		if err != nil {
-			return err
-		}
-		if s.base.Seq != base {
-			return damaged(s.path, 0, "the header does not fit to the name")
-		}
-		if s.reset {
-			if err := remove(l.segments); err != nil {
-				return err
-			}
-			l.segments = nil
-		}
-		l.segments = append(l.segments, s)
 	}
 	for i, s := range l.segments {
 		if i > 0 && l.segments[i-1].end != s.base {
@@ -141,6 +139,33 @@ func (l *Log) load(durable uint64) error {
 	return nil
 }
 
+// list finds the segments on disk, and finishes a Reset that was interrupted.
+func (l *Log) list() error {
+	bases, err := listSegments(l.dir)
+	if err != nil {
+		return err
+	}
+	for i, base := range bases {
+		s, err := readHeader(segmentPath(l.dir, base))
+		if err != nil {
+			return err
+		}
+		if s.base.Seq != base {
+			return damaged(s.path, 0, "the header does not fit to the name")
+		}
+		// Before a reset there is what was put there later, or what the reset had
+		// no time to remove. The last one tells: what is appended to was not put there.
+		if s.reset() && i > 0 && !l.segments[len(l.segments)-1].filled() {
+			if err := remove(l.segments); err != nil {
+				return err
+			}
+			l.segments = nil
+		}
+		l.segments = append(l.segments, s)
+	}
+	return nil
+}
+
 // cut removes a torn tail.
 func (l *Log) cut(s *segment) error {
 	f, err := os.OpenFile(s.path, os.O_WRONLY, 0o600)
@@ -159,20 +184,22 @@ func (l *Log) cut(s *segment) error {
 }
 
 // create starts a new segment and makes it the current one.
-func (l *Log) create(base Position, reset bool) error {
+func (l *Log) create(base Position, flags byte) error {
 	path := segmentPath(l.dir, base.Seq)
-	if err := ident.ReplaceDurably(path, encodeHeader(base, reset)); err != nil {
+	if err := ident.ReplaceDurably(path, encodeHeader(base, flags)); err != nil {
 		return fmt.Errorf("start history segment: %w", err)
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("start history segment: %w", err)
 	}
-	s := &segment{path: path, base: base, reset: reset, size: segmentHeader, end: base}
+	s := &segment{path: path, base: base, flags: flags, size: segmentHeader, end: base}
 	l.closing.Lock()
 	l.mu.Lock()
 	old := l.file
 	l.file = f
+	l.index = newMemory()
+	l.seen = *l.index
 	l.segments = append(l.segments, s)
 	l.mu.Unlock()
 	l.closing.Unlock()
@@ -197,22 +224,27 @@ func (l *Log) Append(r Record) error {
 		return fmt.Errorf("%w: it starts at event %d and %d is next", ErrDiverged, h.first, current.end.Seq+1)
 	}
 	if current.size >= l.segmentBytes && current.end != current.base { // a segment has a record at least
-		if err := l.roll(current.end); err != nil {
+		if err := l.roll(current); err != nil {
 			return l.fail(err)
 		}
 		if current, err = l.current(); err != nil {
 			return err
 		}
 	}
-	l.frame = appendFrame(l.frame[:0], r.encoded)
-	if _, err := l.file.Write(l.frame); err != nil {
+	frame := r.framed
+	if frame == nil {
+		l.frame = appendFrame(l.frame[:0], r.encoded)
+		if frame = l.frame; cap(l.frame) > keptBuffer {
+			l.frame = nil
+		}
+	}
+	if _, err := l.file.Write(frame); err != nil {
 		return l.fail(fmt.Errorf("append to history: %w; free space or check the disk, then restart", err))
 	}
-	if cap(l.frame) > 1<<20 {
-		l.frame = nil
-	}
+	l.index.add(&r, current.size)
 	l.mu.Lock()
 	current.grow(h, len(r.encoded))
+	l.seen = *l.index
 	l.mu.Unlock()
 	return nil
 }
@@ -224,12 +256,17 @@ func (l *Log) current() (*segment, error) {
 	return l.segments[len(l.segments)-1], l.failed
 }
 
-// roll makes the current segment durable and starts the next.
-func (l *Log) roll(end Position) error {
+// roll makes the current segment durable, keeps its index and starts the next.
+func (l *Log) roll(current *segment) error {
 	if err := l.file.Sync(); err != nil {
 		return fmt.Errorf("sync history: %w", err)
 	}
-	return l.create(end, false)
+	full := part{path: current.path, base: current.base, end: current.end, size: current.size, info: &current.info}
+	l.keepIndex(full, l.index)
+	head := l.index.indexHead
+	head.sieve = l.index.newSieve()
+	current.info.Store(&head)
+	return l.create(current.end, 0)
 }
 
 // fail makes err the answer to everything that follows.
@@ -289,6 +326,8 @@ func (l *Log) CutBytes() int64 { return l.cutBytes }
 // Reset gives up everything held and continues after at, which must not be
 // before the last event. It is durable when it returns.
 func (l *Log) Reset(at Position) error {
+	l.front.Lock()
+	defer l.front.Unlock()
 	current, err := l.current()
 	if err != nil {
 		return err
@@ -296,7 +335,7 @@ func (l *Log) Reset(at Position) error {
 	if at.Seq < current.end.Seq {
 		return fmt.Errorf("reset history to event %d: the log is at %d already", at.Seq, current.end.Seq)
 	}
-	if err := l.create(at, true); err != nil {
+	if err := l.create(at, flagReset); err != nil {
 		return l.fail(err)
 	}
 	l.mu.Lock()
@@ -311,46 +350,6 @@ func (l *Log) Reset(at Position) error {
 		return l.fail(err)
 	}
 	return nil
-}
-
-// DropBefore removes the segments that hold only events before seq.
-func (l *Log) DropBefore(seq uint64) error { return l.drop(seq, 0) }
-
-// Trim removes the oldest segments while the log has more than maxBytes, but
-// none that holds an event after keep.
-func (l *Log) Trim(maxBytes int64, keep uint64) error { return l.drop(keep+1, maxBytes) }
-
-// drop removes oldest segments whose events are all before seq, while the log is
-// larger than atLeast bytes. The current segment stays.
-func (l *Log) drop(seq uint64, atLeast int64) error {
-	size := l.Size()
-	l.mu.Lock()
-	if l.failed != nil {
-		l.mu.Unlock()
-		return l.failed
-	}
-	n := 0
-	for n < len(l.segments)-1 && l.segments[n].end.Seq < seq && size > atLeast {
-		size -= l.segments[n].size
-		n++
-	}
-	old := l.segments[:n]
-	l.segments = l.segments[n:]
-	l.mu.Unlock()
-	return remove(old)
-}
-
-// remove deletes segment files, oldest first, so that an interruption leaves no gap.
-func remove(segments []*segment) error {
-	for _, s := range segments {
-		if err := os.Remove(s.path); err != nil {
-			return fmt.Errorf("drop history: %w", err)
-		}
-	}
-	if len(segments) == 0 {
-		return nil
-	}
-	return syncDir(filepath.Dir(segments[0].path))
 }
 
 func syncDir(dir string) error {

@@ -108,14 +108,19 @@ func (l *Log) scan(from uint64, each func([]byte) (bool, error)) error {
 	}
 	for _, p := range parts {
 		more, err := p.scan(from, each)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("event %d: %w: dropped while reading", from, ErrCompacted)
-		}
 		if err != nil || !more {
-			return err
+			return dropped(from, err)
 		}
 	}
 	return nil
+}
+
+// dropped makes of a missing file what it means: retention was faster.
+func dropped(seq uint64, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("event %d: %w: dropped while reading", seq, ErrCompacted)
+	}
+	return err
 }
 
 func (p extent) scan(from uint64, each func([]byte) (bool, error)) (more bool, err error) {

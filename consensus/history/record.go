@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 
 	"skein/consensus/event"
 )
@@ -58,6 +59,8 @@ type Record struct {
 	Hash Hash
 
 	encoded []byte
+	// framed is encoded with its frame before it, if this process made the record.
+	framed []byte
 }
 
 // The encoded form: version, index, term, first sequence number, count, hash;
@@ -77,24 +80,40 @@ const (
 
 // NewRecord encodes events, which follow after, and continues the chain.
 func NewRecord(index, term uint64, events []event.Event, after Position) (Record, error) {
+	return new(Encoder).Record(index, term, events, after)
+}
+
+// Encoder makes records one after the other in one buffer. The zero value is
+// ready. It is for one goroutine.
+type Encoder struct{ buf []byte }
+
+// keptBuffer is the most that an Encoder or a Log keeps for the next record.
+const keptBuffer = 1 << 20
+
+// Record is NewRecord. The record, and events, must not be used after the next call.
+func (c *Encoder) Record(index, term uint64, events []event.Event, after Position) (Record, error) {
 	if len(events) == 0 || len(events) > MaxRecordEvents {
 		return Record{}, fmt.Errorf("record of %d events: want 1 to %d", len(events), MaxRecordEvents)
 	}
-	b := make([]byte, recordHeader, recordHeader+len(events)*512)
+	if cap(c.buf) == 0 || cap(c.buf) > keptBuffer {
+		c.buf = make([]byte, 0, frameHeader+recordHeader+len(events)*640)
+	}
+	c.buf = append(c.buf[:0], make([]byte, frameHeader+recordHeader)...)
 	hash := after.Hash
 	for i := range events {
 		if want := after.Seq + 1 + uint64(i); events[i].Seq != want {
 			return Record{}, fmt.Errorf("%w: event %d where %d is next", ErrDiverged, events[i].Seq, want)
 		}
-		at := len(b)
-		b = events[i].AppendJSON(append(b, 0, 0, 0, 0))
-		text := b[at+lengthBytes:]
+		at := len(c.buf) + lengthBytes
+		c.buf = events[i].AppendJSON(append(c.buf, 0, 0, 0, 0))
+		text := c.buf[at:]
 		if len(text) > event.MaxEncoded {
 			return Record{}, fmt.Errorf("event %d has %d bytes encoded, at most %d are allowed", events[i].Seq, len(text), event.MaxEncoded)
 		}
-		binary.BigEndian.PutUint32(b[at:], uint32(len(text)))
-		hash = hash.Then(text)
+		hash = hashBehind(c.buf, at, hash)
+		binary.BigEndian.PutUint32(c.buf[at-lengthBytes:], uint32(len(text)))
 	}
+	b := c.buf[frameHeader:]
 	if len(b) > MaxRecord {
 		return Record{}, fmt.Errorf("record of %d bytes: at most %d are allowed", len(b), MaxRecord)
 	}
@@ -104,7 +123,20 @@ func NewRecord(index, term uint64, events []event.Event, after Position) (Record
 	binary.BigEndian.PutUint64(b[offsetFirst:], after.Seq+1)
 	binary.BigEndian.PutUint32(b[offsetCount:], uint32(len(events)))
 	copy(b[offsetHash:], hash[:])
-	return Record{index, term, events, hash, b}, nil
+	binary.BigEndian.PutUint32(c.buf, uint32(len(b)))
+	binary.BigEndian.PutUint32(c.buf[4:], crc32.Checksum(b, castagnoli))
+	return Record{index, term, events, hash, b, c.buf}, nil
+}
+
+// hashBehind is before.Then(b[at:]), faster: the bytes before at, of which there
+// are enough, make room for the hash, so that one block is hashed.
+func hashBehind(b []byte, at int, before Hash) Hash {
+	room := b[at-len(before):]
+	saved := Hash(room)
+	copy(room, before[:])
+	after := Hash(sha256.Sum256(room))
+	copy(room, saved[:])
+	return after
 }
 
 // Bytes is the encoded record, for the disk and for followers. Do not change it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,18 +26,20 @@ const (
 	frameHeader    = 8
 	// flagReset: what was before this segment was given up on purpose.
 	flagReset = 1
+	// flagFilled: this segment was put before what was held already.
+	flagFilled = 2
 	// markEvery is the distance in bytes of the entries of the sparse index.
 	markEvery = 64 << 10
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// segment is what the log knows about one file. base, reset and path never
+// segment is what the log knows about one file. path, base and flags never
 // change; the rest only in the last segment.
 type segment struct {
 	path  string
 	base  Position
-	reset bool
+	flags byte
 	// size is the end of the last whole record.
 	size int64
 	// end is the position after the last whole record.
@@ -46,7 +49,12 @@ type segment struct {
 	// marks is the sparse index, in order: a record that starts at offset begins
 	// with event first.
 	marks []mark
+	// info is kept once the segment is full and its index was read.
+	info indexInfo
 }
+
+func (s *segment) reset() bool  { return s.flags&flagReset != 0 }
+func (s *segment) filled() bool { return s.flags&flagFilled != 0 }
 
 type mark struct {
 	first  uint64
@@ -60,7 +68,8 @@ func segmentPath(dir string, base uint64) string {
 }
 
 // listSegments gives the base sequence numbers of the segments in dir, sorted,
-// and removes what an interrupted creation left behind.
+// and removes what an interrupted creation left behind, and indexes without a
+// segment.
 func listSegments(dir string) ([]uint64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -69,7 +78,7 @@ func listSegments(dir string) ([]uint64, error) {
 	var bases []uint64
 	for _, e := range entries {
 		name := e.Name()
-		if strings.HasPrefix(name, ".") && strings.Contains(name, segmentSuffix+".") {
+		if isLeftover(dir, name) {
 			if err := os.Remove(filepath.Join(dir, name)); err != nil {
 				return nil, fmt.Errorf("open history: %w", err)
 			}
@@ -89,13 +98,24 @@ func listSegments(dir string) ([]uint64, error) {
 	return bases, nil
 }
 
-func encodeHeader(base Position, reset bool) []byte {
+// isLeftover reports whether a file is of a creation or a removal that was
+// interrupted.
+func isLeftover(dir, name string) bool {
+	if strings.HasPrefix(name, ".") {
+		return strings.Contains(name, segmentSuffix+".") || strings.Contains(name, indexSuffix+".") || strings.HasPrefix(name, "."+floorName+".")
+	}
+	digits, ok := strings.CutSuffix(name, indexSuffix)
+	if !ok {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(dir, digits+segmentSuffix))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func encodeHeader(base Position, flags byte) []byte {
 	b := make([]byte, 0, segmentHeader)
 	b = append(b, segmentMagic...)
-	b = append(b, segmentVersion, 0, 0, 0)
-	if reset {
-		b[5] = flagReset
-	}
+	b = append(b, segmentVersion, flags, 0, 0)
 	b = binary.BigEndian.AppendUint64(b, base.Seq)
 	b = append(b, base.Hash[:]...)
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
@@ -120,7 +140,7 @@ func readHeader(path string) (*segment, error) {
 		return nil, fmt.Errorf("open history: %s has format %d, this build reads %d; upgrade skein", path, b[4], segmentVersion)
 	}
 	base := Position{Seq: binary.BigEndian.Uint64(b[8:]), Hash: Hash(b[16:48])}
-	return &segment{path: path, base: base, reset: b[5]&flagReset != 0, size: segmentHeader, end: base}, nil
+	return &segment{path: path, base: base, flags: b[5], size: segmentHeader, end: base}, nil
 }
 
 // broken is why a scan of a segment ended early: the first record that is not

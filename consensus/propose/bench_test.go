@@ -2,9 +2,15 @@ package propose
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"skein/consensus/event"
+	"skein/consensus/fleet/fleettest"
+	"skein/consensus/raftgroup"
 )
 
 // BenchmarkFailover: the leader of three voters is killed; time until a node two
@@ -38,4 +44,48 @@ func BenchmarkFailover(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(took[len(took)/2].Seconds()*1000, "p50-ms")
 	b.ReportMetric(took[len(took)-1].Seconds()*1000, "max-ms")
+}
+
+// BenchmarkWindowed: one node keeps 1000 proposals of an event of 256 bytes under
+// way; three voters with real replicas, fsync on, all in this process.
+func BenchmarkWindowed(b *testing.B) {
+	for _, kind := range []raftgroup.Store{raftgroup.StoreBolt, raftgroup.StoreWAL} {
+		b.Run(string(kind), func(b *testing.B) { benchWindowed(b, newFleetOn(b, kind, 1)) })
+	}
+}
+
+func benchWindowed(b *testing.B, f *testFleet) {
+	end := f.live[voters]
+	about := end.id
+	f.record(f.leader(), event.Batch{Actor: fleettest.Itself(about), Drafts: []event.Draft{
+		event.RobotRegistered{Name: "goose", Type: event.LeKiwi, Version: "1", Arch: "arm64", OS: "linux"}.Draft(about)}})
+	cfg := end.proposer.cfg
+	cfg.Replica, cfg.Boot = upToDate{}, cfg.Boot+1 // how fast a follower follows is another question
+	proposer := New(cfg)
+	defer proposer.Close()
+	under := make(chan *Pending, maxOpen-1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for w := range under {
+			if _, err := w.Wait(b.Context()); err != nil {
+				b.Error(err)
+			}
+		}
+	}()
+	fill := strings.Repeat("s", 190)
+	n := 0
+	b.ResetTimer()
+	for b.Loop() {
+		n++
+		d := event.RobotLabelsChanged{Set: map[string]string{"n": fmt.Sprint(n), "site": fill[:100], "zone": fill[:90]}}.Draft(about)
+		w, err := proposer.Start(b.Context(), []event.Draft{d}, ada)
+		if err != nil {
+			b.Fatal(err)
+		}
+		under <- w
+	}
+	close(under)
+	<-done
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
 }

@@ -40,12 +40,12 @@ type whole struct {
 	ended    chan error
 }
 
-// Submit implements Group.
-func (w *whole) Submit(ctx context.Context, b event.Batch) (replica.Outcome, error) {
+// Offer implements Group.
+func (w *whole) Offer(b event.Batch, done func(replica.Outcome, error)) error {
 	if w.group == nil {
-		return replica.Outcome{}, errNoLeader
+		return errNoLeader
 	}
-	return w.group.Submit(ctx, b)
+	return w.group.Offer(b, done)
 }
 
 // Leader implements Group.
@@ -88,6 +88,7 @@ type testFleet struct {
 	tb   testing.TB
 	net  *testnet.Net
 	root string
+	kind raftgroup.Store
 	live []*whole
 }
 
@@ -116,7 +117,7 @@ func (f *testFleet) node(i int, voter bool, whom ...ident.NodeID) *whole {
 	w.stop = stop
 	var run []func(context.Context) error
 	if voter {
-		if w.group, err = raftgroup.New(raftgroup.Config{ID: id, Dir: filepath.Join(f.root, string(id), "raft"), Link: host.Link("raft"),
+		if w.group, err = raftgroup.New(raftgroup.Config{ID: id, Dir: filepath.Join(f.root, string(id), "raft"), Store: f.kind, Link: host.Link("raft"),
 			Machine: copy, Joining: true, Log: log}); err != nil {
 			f.tb.Fatal(err)
 		}
@@ -160,13 +161,18 @@ const voters = 3
 // each other one only the one before it.
 func newFleet(tb testing.TB, followers int) *testFleet {
 	tb.Helper()
-	f := &testFleet{tb: tb, net: testnet.New(), root: tb.TempDir()}
+	return newFleetOn(tb, raftgroup.StoreBolt, followers)
+}
+
+func newFleetOn(tb testing.TB, kind raftgroup.Store, followers int) *testFleet {
+	tb.Helper()
+	f := &testFleet{tb: tb, kind: kind, net: testnet.New(), root: tb.TempDir()}
 	tb.Cleanup(func() {
 		for _, w := range f.live {
 			w.kill()
 		}
 	})
-	if err := raftgroup.Bootstrap(filepath.Join(f.root, string(fleettest.Node(0)), "raft"), fleettest.Node(0), ""); err != nil {
+	if err := raftgroup.Bootstrap(filepath.Join(f.root, string(fleettest.Node(0)), "raft"), fleettest.Node(0), kind); err != nil {
 		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)

@@ -25,15 +25,16 @@ const (
 	// another is: one that hangs must not hold a proposal for ever.
 	tryTimeout = 3 * time.Second
 	// pause is the wait before another try, unless another leader was named.
-	pause = 25 * time.Millisecond
+	pause time.Duration = 25 * time.Millisecond
 	// catchUp is how long a receipt waits for this node to show the events.
 	catchUp = 2 * time.Second
 )
 
 // Group is this node's seat among the voters.
 type Group interface {
-	// Submit decides a batch if this node leads; else a fault of code "no_leader".
-	Submit(ctx context.Context, b event.Batch) (replica.Outcome, error)
+	// Offer has a batch decided if this node leads; else the error is a fault of
+	// code "no_leader". If there is none, done is told once what became of it.
+	Offer(b event.Batch, done func(replica.Outcome, error)) error
 	// Leader is who leads as far as this node knows.
 	Leader() (ident.NodeID, bool)
 }
@@ -75,8 +76,8 @@ type Receipt struct {
 
 // Proposer takes proposals to the leader. Safe for concurrent use.
 type Proposer struct {
-	cfg Config
-	n   atomic.Uint64
+	cfg     Config
+	numbers window
 	// bytes bounds the requests of others that are under way here.
 	bytes *semaphore.Weighted
 
@@ -103,7 +104,7 @@ func (p *Proposer) Close() {
 	p.mu.Unlock()
 	if l != nil {
 		l.close(net.ErrClosed)
-		<-l.gone
+		l.running.Wait()
 	}
 }
 
@@ -113,62 +114,178 @@ func (p *Proposer) Close() {
 // decided, so look before proposing anew; with "busy", wait for
 // RetryAfterMillis.
 func (p *Proposer) Propose(ctx context.Context, drafts []event.Draft, by Authority) (Receipt, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
+	w, err := p.Start(ctx, drafts, by)
+	if err != nil {
+		return Receipt{}, err
 	}
-	encoded, err := encode(drafts)
-	if err != nil || len(encoded) > maxRequest-maxAnswer {
-		return Receipt{}, event.Refuse(event.CodeInvalid, "", "propose less at once, with data that is JSON",
-			"the proposal cannot be sent (%d bytes encoded, %v)", len(encoded), err)
+	return w.Wait(ctx)
+}
+
+// Pending is a proposal under way.
+type Pending struct {
+	p      *Proposer
+	ctx    context.Context
+	until  time.Time
+	q      request
+	drafts []event.Draft
+	// maybe: an earlier try may have got it decided; sent: the present one may.
+	maybe, sent atomic.Bool
+	done        chan struct{}
+	// answer and fault belong to who closes done, and then to all.
+	answer answer
+	fault  *event.Fault
+}
+
+// Start is Propose that does not wait: many proposals can be under way without
+// a goroutine for each. They are proposed in the order of calls, but may be
+// decided in another when the leader changes or refuses one as "busy". ctx bounds
+// the tries, 8 s do if it has no deadline. It waits while 1000 are under way, or
+// more is to be sent than the leader takes. The drafts must not be changed any more.
+func (p *Proposer) Start(ctx context.Context, drafts []event.Draft, by Authority) (*Pending, error) {
+	size := 16
+	for i := range drafts {
+		size += len(drafts[i].Stream) + len(drafts[i].Type) + len(drafts[i].Cause) + len(drafts[i].Data) + 32
 	}
-	q := request{Boot: p.cfg.Boot, N: p.n.Add(1), Token: by.Token, Drafts: encoded}
-	a, fault := p.untilDecided(ctx, q, drafts)
+	if len(by.Token) > maxToken || size > maxRequest-maxAnswer || len(drafts) > event.MaxDrafts {
+		return nil, event.Refuse(event.CodeInvalid, "", "propose less at once", "the proposal cannot be sent (%d drafts, about %d bytes)", len(drafts), size)
+	}
+	n, fault := p.numbers.take(ctx)
 	if fault != nil {
-		return Receipt{}, fault
+		return nil, fault
+	}
+	w := &Pending{p: p, ctx: ctx, until: time.Now().Add(patience), drafts: drafts, done: make(chan struct{}),
+		q: request{Boot: p.cfg.Boot, N: n, Token: by.Token, Drafts: appendDrafts(make([]byte, 0, size), drafts)}}
+	if deadline, ok := ctx.Deadline(); ok {
+		w.until = deadline
+	}
+	leader, ok := p.cfg.Group.Leader()
+	switch {
+	case ctx.Err() != nil:
+		w.settle(answer{}, expired(false))
+	case ok && leader == p.cfg.Self:
+		w.sent.Store(true)
+		p.decide(w.q, drafts, p.cfg.Self, func(a answer) { w.first(a, nil) })
+	default:
+		p.mu.Lock()
+		l := p.line
+		p.mu.Unlock()
+		if ok && l != nil && l.to == leader && l.alive() {
+			w.sent.Store(true)
+			l.post(w.q, w.first)
+			break
+		}
+		go w.persist(try{}) // ends with ctx, at the latest at until
+	}
+	return w, nil
+}
+
+// Wait gives what became of the proposal: see Propose.
+func (w *Pending) Wait(ctx context.Context) (Receipt, error) {
+	timer := time.NewTimer(time.Until(w.until))
+	defer timer.Stop()
+	select {
+	case <-w.done:
+	case <-timer.C:
+		return w.give()
+	case <-ctx.Done():
+		return w.give()
+	}
+	if w.fault != nil {
+		return Receipt{}, w.fault
+	}
+	a := w.answer
+	if cursor := w.p.cfg.Replica.Cursor(); cursor.Seq >= a.Last {
+		return Receipt{First: a.First, Last: a.Last, Cursor: cursor}, nil
 	}
 	waitCtx, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
-	if err := p.cfg.Replica.Wait(waitCtx, a.Last); err != nil {
-		p.cfg.Log.Debug("decided, but not yet shown here", "seq", a.Last, "error", err)
+	if err := w.p.cfg.Replica.Wait(waitCtx, a.Last); err != nil {
+		w.p.cfg.Log.Debug("decided, but not yet shown here", "seq", a.Last, "error", err)
 	}
-	return Receipt{First: a.First, Last: a.Last, Cursor: p.cfg.Replica.Cursor()}, nil
+	return Receipt{First: a.First, Last: a.Last, Cursor: w.p.cfg.Replica.Cursor()}, nil
 }
 
-// untilDecided tries leader after leader.
-func (p *Proposer) untilDecided(ctx context.Context, q request, drafts []event.Draft) (answer, *event.Fault) {
-	var (
-		maybe bool // an earlier try may have got it decided
-		hint  ident.NodeID
-	)
+// give ends the waiting for a proposal that is still under way.
+func (w *Pending) give() (Receipt, error) {
+	select {
+	case <-w.done:
+		if w.fault == nil {
+			return Receipt{First: w.answer.First, Last: w.answer.Last, Cursor: w.p.cfg.Replica.Cursor()}, nil
+		}
+		return Receipt{}, w.fault
+	default:
+		return Receipt{}, expired(w.maybe.Load() || w.sent.Load())
+	}
+}
+
+func (w *Pending) settle(a answer, fault *event.Fault) {
+	w.answer, w.fault = a, fault
+	close(w.done)
+	w.p.numbers.settle(w.q.N)
+}
+
+// first is told what became of the first try, which needs no goroutine of its own.
+func (w *Pending) first(a answer, err error) {
+	next, decided := w.judge(a, err)
+	if !decided {
+		go w.persist(next) // ends with ctx, at the latest at until
+	}
+}
+
+// try is what is known before a try.
+type try struct {
+	// wait is how long to wait before it.
+	wait time.Duration
+	// hint is whom to ask; "" is whom this node takes for the leader.
+	hint ident.NodeID
+}
+
+// judge settles the proposal if a try has decided it, or says how to go on.
+func (w *Pending) judge(a answer, err error) (next try, decided bool) {
+	next.wait = pause
+	defer w.sent.Store(false)
+	switch {
+	case err == nil && a.Fault == nil:
+		w.settle(a, nil)
+		return next, true
+	case err != nil || a.Fault.Code == event.CodeUnknownOutcome && !a.State:
+		w.maybe.Store(true)
+	case a.Fault.Code == event.CodeNoLeader:
+		// Certainly not decided by this try.
+	case a.State || !w.maybe.Load():
+		w.settle(answer{}, a.Fault)
+		return next, true
+	default:
+		next.wait = max(next.wait, time.Duration(a.Fault.RetryAfterMillis)*time.Millisecond)
+	}
+	if a.Leader != "" {
+		next = try{hint: a.Leader} // ask there at once
+	}
+	return next, false
+}
+
+// persist tries leader after leader.
+func (w *Pending) persist(next try) {
+	ctx, cancel := context.WithDeadline(w.ctx, w.until)
+	defer cancel()
+	hinted := false
 	for {
-		a, err := p.try(ctx, q, drafts, hint)
-		if err == nil && a.Fault == nil {
-			return a, nil
+		if hinted && next.hint != "" {
+			next = try{wait: pause} // only once before the next pause: they may name each other
 		}
-		wait := time.Duration(pause)
-		switch {
-		case err != nil || a.Fault.Code == event.CodeUnknownOutcome && !a.State:
-			maybe = true
-		case a.Fault.Code == event.CodeNoLeader:
-			// Certainly not decided by this try.
-		case a.State || !maybe:
-			return answer{}, a.Fault
-		default:
-			wait = max(wait, time.Duration(a.Fault.RetryAfterMillis)*time.Millisecond)
-		}
-		if a.Leader != "" && hint == "" {
-			hint = a.Leader // ask there at once, but only once before the next pause
-			continue
-		}
-		hint = ""
-		timer := time.NewTimer(wait)
+		hinted = next.hint != ""
+		timer := time.NewTimer(next.wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return answer{}, expired(maybe)
+			w.settle(answer{}, expired(w.maybe.Load()))
+			return
+		}
+		a, err := w.try(ctx, next.hint)
+		var decided bool
+		if next, decided = w.judge(a, err); decided {
+			return
 		}
 	}
 }
@@ -187,7 +304,8 @@ var errNoLeader = event.Refuse(event.CodeNoLeader, "", "try again", "no leader i
 
 // try puts the request to the present leader once, or to hint if that is set.
 // An error means that it is not known what became of it.
-func (p *Proposer) try(ctx context.Context, q request, drafts []event.Draft, hint ident.NodeID) (answer, error) {
+func (w *Pending) try(ctx context.Context, hint ident.NodeID) (answer, error) {
+	p := w.p
 	leader, ok := hint, hint != ""
 	if !ok {
 		leader, ok = p.cfg.Group.Leader()
@@ -196,14 +314,23 @@ func (p *Proposer) try(ctx context.Context, q request, drafts []event.Draft, hin
 		return answer{Fault: errNoLeader}, nil
 	}
 	if leader == p.cfg.Self {
-		return p.decide(ctx, q, drafts, p.cfg.Self), nil
+		got := make(chan answer, 1)
+		w.sent.Store(true)
+		p.decide(w.q, w.drafts, p.cfg.Self, func(a answer) { got <- a })
+		select {
+		case a := <-got:
+			return a, nil
+		case <-ctx.Done():
+			return answer{}, ctx.Err()
+		}
 	}
 	l, err := p.lineTo(ctx, leader)
 	if err != nil {
 		p.cfg.Log.Debug("leader not reached", "leader", leader, "error", err)
 		return answer{Fault: errNoLeader}, nil
 	}
-	return l.ask(ctx, q)
+	w.sent.Store(true)
+	return l.ask(ctx, w.q)
 }
 
 var errLeaderChanged = errors.New("the leader has changed")

@@ -1,6 +1,7 @@
 package propose
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"skein/consensus/event"
+	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/mesh/wire"
 )
@@ -15,7 +17,7 @@ import (
 const (
 	// maxUnderWay is how many requests of one stream are being decided at once,
 	// maxBytesUnderWay how many bytes of requests of all streams.
-	maxUnderWay      = 256
+	maxUnderWay      = 1024
 	maxBytesUnderWay = 32 << 20
 )
 
@@ -24,104 +26,108 @@ const (
 func (p *Proposer) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	var underWay sync.WaitGroup
-	defer func() {
-		cancel() // before waiting: who still waits for a decision gives up
-		underWay.Wait()
-		stop()
-		conn.Close()
-	}()
-	places := make(chan struct{}, maxUnderWay)
-	var sendMu sync.Mutex
+	s := &served{p: p, from: remote, out: newOutbox(conn, func(error) { conn.Close() }), places: make(chan struct{}, maxUnderWay)}
+	var writing sync.WaitGroup
+	writing.Go(s.out.run)
+	err := s.read(ctx, conn)
+	p.cfg.Log.Debug("stream of proposals ended", "remote", remote, "error", err)
+	cancel()
+	stop()
+	conn.Close()
+	s.out.close()
+	writing.Wait()
+}
+
+// served is a stream that another node opened.
+type served struct {
+	p    *Proposer
+	from ident.NodeID
+	out  *outbox
+	// places holds a token for each request under way.
+	places chan struct{}
+	in     requests
+}
+
+// read takes requests until the stream ends. It neither waits for what becomes
+// of one nor starts anything for it: who decides it answers.
+func (s *served) read(ctx context.Context, conn net.Conn) error {
+	in := bufio.NewReaderSize(conn, readBuffer)
 	for {
-		b, err := readRequest(conn)
-		if err != nil {
-			p.cfg.Log.Debug("stream of proposals ended", "remote", remote, "error", err)
-			return
+		if in.Buffered() == 0 {
+			if err := conn.SetReadDeadline(time.Now().Add(leaderTimeout)); err != nil {
+				return err
+			}
 		}
-		q, drafts, err := decodeRequest(b)
+		b, err := wire.ReadFrame(in, maxRequest)
 		if err != nil {
-			p.cfg.Log.Debug("unreadable proposal", "remote", remote, "error", err)
-			return
+			return err
+		}
+		q, drafts, err := s.in.decode(b)
+		if err != nil {
+			return err
 		}
 		select {
-		case places <- struct{}{}:
+		case s.places <- struct{}{}:
 		case <-ctx.Done():
-			return
+			return ctx.Err()
 		}
 		size := int64(len(b))
-		if p.bytes.Acquire(ctx, size) != nil {
-			return
-		}
-		underWay.Go(func() {
-			defer func() { p.bytes.Release(size); <-places }()
-			a := p.answer(ctx, q, drafts, remote)
-			sendMu.Lock()
-			defer sendMu.Unlock()
-			if err := sendAnswer(conn, a); err != nil {
-				p.cfg.Log.Debug("answer to a proposal not delivered", "remote", remote, "error", err)
-				conn.Close()
+		if !s.p.bytes.TryAcquire(size) {
+			if err := s.p.bytes.Acquire(ctx, size); err != nil {
+				return err
 			}
-		})
+		}
+		s.p.decide(q, drafts, s.from, func(a answer) { s.answer(q.ID, size, a) })
 	}
 }
 
-func readRequest(conn net.Conn) ([]byte, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(leaderTimeout)); err != nil {
-		return nil, err
-	}
-	return wire.ReadFrame(conn, maxRequest)
-}
-
-func sendAnswer(conn net.Conn, a answer) error {
-	b, err := encode(a)
-	if err != nil {
-		return err
-	}
-	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return err
-	}
-	return wire.WriteFrame(conn, b, maxAnswer)
-}
-
-// answer decides one request and puts the outcome into words.
-func (p *Proposer) answer(ctx context.Context, q request, drafts []event.Draft, from ident.NodeID) answer {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	a := p.decide(ctx, q, drafts, from)
-	a.ID = q.ID
+// answer is called once for each request.
+func (s *served) answer(id uint64, size int64, a answer) {
+	a.ID = id
+	s.p.bytes.Release(size)
+	<-s.places
 	if a.Fault != nil && a.Fault.Code == event.CodeNoLeader {
-		if leader, ok := p.cfg.Group.Leader(); ok && leader != p.cfg.Self {
+		if leader, ok := s.p.cfg.Group.Leader(); ok && leader != s.p.cfg.Self {
 			a.Leader = leader
 		}
 	}
-	return a
+	s.out.put(false, func(b []byte) []byte { return appendAnswer(b, &a) })
 }
 
 // decide runs at the leader: who speaks, is it well-formed, what becomes of it.
-func (p *Proposer) decide(ctx context.Context, q request, drafts []event.Draft, from ident.NodeID) answer {
+// done is called once, maybe before decide returns, and must be quick.
+func (p *Proposer) decide(q request, drafts []event.Draft, from ident.NodeID, done func(answer)) {
 	if leader, ok := p.cfg.Group.Leader(); !ok || leader != p.cfg.Self {
-		return answer{Fault: errNoLeader} // say so before the token is judged by who should not
+		done(answer{Fault: errNoLeader}) // say so before the token is judged by who should not
+		return
 	}
 	actor := event.Actor{Kind: event.KindNode, ID: string(from)}
 	if q.Token != "" {
 		var err error
 		if actor, err = p.cfg.Verify(q.Token); err != nil {
-			return answer{Fault: faultOf(err, event.CodeNotAllowed, "log in again", "the token is not valid")}
+			done(answer{Fault: faultOf(err, event.CodeNotAllowed, "log in again", "the token is not valid")})
+			return
 		}
 	}
 	b := event.Batch{Producer: event.Producer{Node: from, Boot: q.Boot, N: q.N}, Actor: actor, Drafts: drafts}
 	if err := b.Validate(); err != nil {
-		return answer{Fault: faultOf(err, event.CodeInvalid, "correct it", "the proposal is malformed")}
+		done(answer{Fault: faultOf(err, event.CodeInvalid, "correct it", "the proposal is malformed")})
+		return
 	}
-	outcome, err := p.cfg.Group.Submit(ctx, b)
-	if err != nil {
+	if err := p.cfg.Group.Offer(b, func(o replica.Outcome, err error) { done(answerOf(o, err)) }); err != nil {
+		done(answerOf(replica.Outcome{}, err))
+	}
+}
+
+// answerOf puts an outcome into words.
+func answerOf(o replica.Outcome, err error) answer {
+	switch {
+	case err != nil:
 		return answer{Fault: faultOf(err, event.CodeUnknownOutcome, "try again", "the leader cannot tell what became of it")}
+	case o.Err != nil:
+		return answer{State: true, Fault: faultOf(o.Err, event.CodeConflict, "look at the state", "the state refuses it")}
 	}
-	if outcome.Err != nil {
-		return answer{State: true, Fault: faultOf(outcome.Err, event.CodeConflict, "look at the state", "the state refuses it")}
-	}
-	return answer{First: outcome.First, Last: outcome.Last}
+	return answer{First: o.First, Last: o.Last}
 }
 
 // faultOf is the fault in err, or a new one that says what err says.

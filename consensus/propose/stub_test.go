@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"skein/consensus/event"
+	"skein/consensus/fleet"
 	"skein/consensus/raftgroup/testnet"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
@@ -38,7 +40,11 @@ func (s *seat) lead(id ident.NodeID) {
 	s.leader = id
 }
 
-func (s *seat) Submit(_ context.Context, b event.Batch) (replica.Outcome, error) { return s.submit(b) }
+// Offer runs submit beside its caller, as a seat does.
+func (s *seat) Offer(b event.Batch, done func(replica.Outcome, error)) error {
+	go func() { done(s.submit(b)) }()
+	return nil
+}
 
 // upToDate is a copy that has everything.
 type upToDate struct{}
@@ -135,13 +141,6 @@ func TestSilentStreamIsReplaced(t *testing.T) {
 	node.seat.lead(leader.cfg.Self)
 	if _, err := node.Propose(within(t, 2*tryTimeout), group(1), ada); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestEncodingLeavesCharactersAlone(t *testing.T) {
-	drafts := []event.Draft{{Data: []byte(`"<&>"`), Cause: "<&>"}}
-	if b, err := encode(drafts); err != nil || strings.Count(string(b), "<&>") != 2 {
-		t.Fatalf("%s %v", b, err)
 	}
 }
 
@@ -265,8 +264,9 @@ func TestOnlyTheLeaderLooksAtTokens(t *testing.T) {
 		t.Error("token verified on a node that does not lead")
 		return event.Actor{}, nil
 	}
-	a := node.answer(t.Context(), request{ID: 3, Token: "ada"}, group(1), testnet.ID(9))
-	if a.ID != 3 || a.Fault == nil || a.Fault.Code != event.CodeNoLeader || a.State {
+	var a answer
+	node.decide(request{ID: 3, Token: "ada"}, group(1), testnet.ID(9), func(got answer) { a = got })
+	if a.Fault == nil || a.Fault.Code != event.CodeNoLeader || a.State {
 		t.Fatalf("%+v", a)
 	}
 }
@@ -283,11 +283,8 @@ func TestProducerIsTheStreamsOtherEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	lie := `{"id":1,"boot":4,"n":9,"node":"` + string(leader.cfg.Self) + `","producer":{"node":"x"},"actor":{"kind":"leader"},"drafts":[` +
-		`{"stream":"node/` + string(node.cfg.Self) + `","type":"node.left","data":{}}]}`
-	if err := wire.WriteFrame(conn, []byte(lie), maxRequest); err != nil {
-		t.Fatal(err)
-	}
+	sendByHand(t, conn, request{ID: 1, Boot: 4, N: 9, Drafts: appendDrafts(nil, []event.Draft{
+		{Stream: "node/" + string(node.cfg.Self), Type: event.TypeNodeLeft, Data: []byte("{}")}})})
 	b := <-got
 	if b.Producer != (event.Producer{Node: node.cfg.Self, Boot: 4, N: 9}) || b.Actor.Kind != event.KindNode || b.Actor.ID != string(node.cfg.Self) {
 		t.Fatalf("%+v", b)
@@ -312,19 +309,11 @@ func TestRequestsUnderWayAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	drafts, err := encode(group(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range maxUnderWay + 50 {
-		b, err := encode(request{ID: uint64(i), Boot: 1, N: uint64(i + 1), Token: "ada", Drafts: drafts})
-		if err != nil {
-			t.Fatal(err)
+	go func() { // the leader stops reading at some point
+		for i := range maxUnderWay + 50 {
+			sendByHand(t, conn, request{ID: uint64(i), Boot: 1, N: uint64(i + 1), Drafts: appendDrafts(nil, ownDrafts(node.cfg.Self))})
 		}
-		if err := wire.WriteFrame(conn, b, maxRequest); err != nil {
-			t.Fatal(err)
-		}
-	}
+	}()
 	until(t, "as many as are allowed", func() bool { return now.Load() == maxUnderWay })
 	time.Sleep(50 * time.Millisecond) // for one more to begin, if it could
 	close(release)
@@ -344,8 +333,9 @@ func TestNonsenseEndsAStream(t *testing.T) {
 	leader, node := newLone(t, n, 0), newLone(t, n, 1)
 	leader.seat.lead(leader.cfg.Self)
 	for _, say := range [][]byte{
-		{0xff, 0xff, 0xff, 0xff}, append(binary.BigEndian.AppendUint32(nil, 2), '{', ']'),
-		append(binary.BigEndian.AppendUint32(nil, 12), `{"drafts":7}`...), binary.BigEndian.AppendUint32(nil, 0),
+		{0xff, 0xff, 0xff, 0xff}, append(binary.BigEndian.AppendUint32(nil, 2), 0xff, 0xff),
+		append(binary.BigEndian.AppendUint32(nil, 5), 1, 1, 1, 2, 1), // a token that was never said
+		append(binary.BigEndian.AppendUint32(nil, 6), 1, 1, 1, 0, 1, 9), binary.BigEndian.AppendUint32(nil, 0),
 	} {
 		conn, err := node.host.Link("propose").Open(t.Context(), leader.cfg.Self)
 		if err != nil {
@@ -395,12 +385,98 @@ func TestAfterCloseNothingIsOpened(t *testing.T) {
 	}
 }
 
-func FuzzDecodeRequest(f *testing.F) {
-	drafts, _ := encode(group(1))
-	whole, _ := encode(request{ID: 1, Boot: 2, N: 3, Token: "t", Drafts: drafts})
-	for _, seed := range [][]byte{nil, []byte("{}"), []byte(`{"drafts":null}`), []byte(`{"drafts":[{}]}`), []byte(`{"drafts":[{"expect":-1}]}`), whole} {
-		f.Add(seed)
+// sendByHand writes one request without a proposer.
+func sendByHand(t *testing.T, conn net.Conn, q request) {
+	if err := wire.WriteFrame(conn, appendRequest(nil, &q, &tokenTable{}), maxRequest); err != nil && t.Context().Err() == nil {
+		t.Error(err)
 	}
+}
+
+// ownDrafts is what a node may say of itself.
+func ownDrafts(id ident.NodeID) []event.Draft {
+	return []event.Draft{{Stream: "node/" + string(id), Type: event.TypeNodeLeft, Data: []byte("{}")}}
+}
+
+// TestStartNeedsNoGoroutine: a thousand proposals are under way on one stream,
+// all are answered, and the token is said once.
+func TestStartNeedsNoGoroutine(t *testing.T) {
+	t.Parallel()
+	n := testnet.New()
+	node, leader := newLone(t, n, 0), newLone(t, n, 1)
+	leader.seat.lead(leader.cfg.Self)
+	node.seat.lead(leader.cfg.Self)
+	var mu sync.Mutex
+	seen := map[uint64]bool{}
+	leader.seat.submit = func(b event.Batch) (replica.Outcome, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen[b.Producer.N] || b.Actor.Kind != event.KindPerson {
+			t.Errorf("%+v twice, or by nobody", b)
+		}
+		seen[b.Producer.N] = true
+		return replica.Outcome{First: b.Producer.N, Last: b.Producer.N}, nil
+	}
+	if _, err := node.Propose(within(t, 5*time.Second), group(1), ada); err != nil { // opens the stream
+		t.Fatal(err)
+	}
+	before, _ := node.host.Sent()
+	var all []*Pending
+	for range 1000 {
+		w, err := node.Start(within(t, 10*time.Second), group(1), ada)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, w)
+	}
+	for i, w := range all {
+		if r, err := w.Wait(t.Context()); err != nil || r.First != uint64(i+2) {
+			t.Fatalf("proposal %d: %+v %v", i, r, err)
+		}
+	}
+	after, _ := node.host.Sent()
+	if each := (after - before) / 1000; each > 160 {
+		t.Fatalf("%d bytes a proposal", each)
+	}
+}
+
+// TestTokensComeAndGo: more persons than a stream remembers.
+func TestTokensComeAndGo(t *testing.T) {
+	var table tokenTable
+	var in requests
+	for i := range 1000 {
+		token := "token " + strings.Repeat("x", i*i%(3*maxTokens))
+		q, _, err := in.decode(appendRequest(nil, &request{ID: 1, Token: token, Drafts: appendDrafts(nil, nil)}, &table))
+		if err != nil || q.Token != token {
+			t.Fatalf("token %d: %q %v", i, q.Token, err)
+		}
+	}
+}
+
+func TestMessagesRoundTrip(t *testing.T) {
+	seven := uint64(7)
+	drafts := []event.Draft{{Stream: "s", Type: "t", Schema: 2, Data: []byte(`"<&>"`), Cause: "<&>", Expect: &seven}, {Data: []byte{}}}
+	q := request{ID: 1 << 60, Boot: 2, N: 3, Token: "t", Drafts: appendDrafts(nil, drafts)}
+	got, back, err := new(requests).decode(appendRequest(nil, &q, &tokenTable{}))
+	if err != nil || !reflect.DeepEqual(got, q) || !reflect.DeepEqual(back, drafts) {
+		t.Fatalf("%+v %+v %v", got, back, err)
+	}
+	for _, a := range []answer{{ID: 4, First: 5, Last: 9}, {ID: 1, Fault: errNoLeader, State: true, Leader: testnet.ID(3)}} {
+		if got, err := decodeAnswer(appendAnswer(nil, &a)); err != nil || !reflect.DeepEqual(got, a) {
+			t.Fatalf("%+v %v", got, err)
+		}
+	}
+	long := answer{ID: 1, Fault: event.Refuse(event.CodeConflict, event.ReasonVersion, "", "%s", strings.Repeat("x", maxAnswer))}
+	if got, err := decodeAnswer(appendAnswer(nil, &long)); err != nil || got.Fault.Code != event.CodeConflict || got.Fault.Reason != event.ReasonVersion {
+		t.Fatalf("%+v %v", got, err)
+	}
+}
+
+func FuzzDecodeRequest(f *testing.F) {
+	drafts := appendDrafts(nil, group(1))
+	f.Add(appendRequest(nil, &request{ID: 1, Boot: 2, N: 3, Token: "t", Drafts: drafts}, &tokenTable{}))
+	f.Add(appendRequest(nil, &request{ID: 1, Drafts: appendDrafts(nil, nil)}, &tokenTable{}))
+	f.Add([]byte{})
+	f.Add([]byte{1, 1, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	p := New(Config{Self: testnet.ID(0), Group: &seat{leader: testnet.ID(0), submit: func(b event.Batch) (replica.Outcome, error) {
 		if err := b.Validate(); err != nil {
 			panic(err)
@@ -408,24 +484,59 @@ func FuzzDecodeRequest(f *testing.F) {
 		return replica.Outcome{First: 1, Last: 1}, nil
 	}}, Replica: upToDate{}, Verify: verify})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q, drafts, err := decodeRequest(b)
+		q, drafts, err := new(requests).decode(b)
 		if err != nil {
 			return
 		}
-		if a := p.answer(t.Context(), q, drafts, testnet.ID(1)); a.ID != q.ID || (a.Fault == nil) == (a.First == 0) {
-			t.Fatalf("%s was answered with %+v", b, a)
+		got := make(chan answer, 2)
+		p.decide(q, drafts, testnet.ID(1), func(a answer) { got <- a })
+		if a := <-got; (a.Fault == nil) == (a.First == 0) {
+			t.Fatalf("%x was answered with %+v", b, a)
 		}
 	})
 }
 
 func FuzzDecodeAnswer(f *testing.F) {
-	whole, _ := encode(answer{ID: 1, First: 2, Last: 3, Fault: errNoLeader, Leader: testnet.ID(1)})
-	for _, seed := range [][]byte{nil, []byte("{}"), []byte(`{"fault":{}}`), []byte(`{"id":-1}`), whole} {
-		f.Add(seed)
+	for _, a := range []answer{{ID: 1, First: 2, Last: 3}, {ID: 1, Fault: errNoLeader, Leader: testnet.ID(1)}} {
+		f.Add(appendAnswer(nil, &a))
+	}
+	for _, seed := range []string{"", "\x01\x01{}", "\x01\x01{\"fault\":{}}", "\x01\x00\x00\x00"} {
+		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if a, err := decodeAnswer(b); err == nil && a.Fault != nil {
+		a, err := decodeAnswer(b)
+		if err == nil && (a.Fault == nil) != (a.First > 0 && a.Last >= a.First) {
+			t.Fatalf("%x is %+v", b, a)
+		}
+		if err == nil && a.Fault != nil {
 			_ = a.Fault.Error()
 		}
 	})
+}
+
+func TestNumbersUnderWayStayTogether(t *testing.T) {
+	t.Parallel()
+	if maxOpen >= fleet.SessionWindow {
+		t.Fatalf("%d may be under way, %d are remembered", maxOpen, fleet.SessionWindow)
+	}
+	var w window
+	for n := uint64(1); n <= maxOpen; n++ {
+		if got, f := w.take(t.Context()); f != nil || got != n {
+			t.Fatalf("%d %v", got, f)
+		}
+	}
+	_, f := w.take(within(t, 20*time.Millisecond))
+	wantFault(t, f, event.CodeBusy)
+	for n := uint64(2); n <= maxOpen; n++ {
+		w.settle(n) // all but the oldest
+	}
+	if _, f = w.take(within(t, 20*time.Millisecond)); f == nil {
+		t.Fatal("a number was given that is too far from the oldest under way")
+	}
+	got := make(chan uint64)
+	go func() { n, _ := w.take(t.Context()); got <- n }()
+	w.settle(1)
+	if n := <-got; n != maxOpen+1 || w.low != maxOpen+1 {
+		t.Fatalf("number %d, oldest %d", n, w.low)
+	}
 }

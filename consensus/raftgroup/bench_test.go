@@ -2,7 +2,10 @@ package raftgroup
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"io"
+	net0 "net"
 	"os"
 	"slices"
 	"sync"
@@ -10,7 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
+
+	"skein/consensus/event"
+	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/replica"
+	"skein/mesh/ident"
 )
 
 // Overhead that the test streams do not have: what Noise (length and tag), yamux
@@ -139,21 +148,197 @@ func BenchmarkFollowerLag(b *testing.B) {
 	b.ReportMetric(quantile(took, 0.99), "p99-ms")
 }
 
-// BenchmarkSubmit: synchronous clients against the leader, fsync on.
+// submitter has one event of 256 bytes decided.
+type submitter interface {
+	submit(ctx context.Context, n uint64) error
+	// offer does not wait; done is called once.
+	offer(n uint64, done func(error)) error
+}
+
+// payload makes a batch of one event with data of 256 bytes.
+func payload(n uint64) event.Batch {
+	b := batch(n)
+	b.Drafts[0].Data = append(append([]byte(`{"epoch":1,"x":"`), make([]byte, 238)...), '"', '}')
+	return b
+}
+
+// grouped submits to a Group whose machine does nothing.
+type grouped struct{ *Group }
+
+func (g grouped) submit(ctx context.Context, n uint64) error {
+	_, err := g.Submit(ctx, payload(n))
+	return err
+}
+
+func (g grouped) offer(n uint64, done func(error)) error {
+	return g.Offer(payload(n), func(_ replica.Outcome, err error) { done(err) })
+}
+
+// idle is a machine that only counts, as the machine of bare does.
+type idle struct{ *memMachine }
+
+func (m idle) ApplyEntry(index, term uint64, data []byte) ([]replica.Outcome, error) {
+	_, n := binary.Uvarint(data[1:])
+	batches, _ := binary.Uvarint(data[1+n:])
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.index, m.term = index, term
+	return make([]replica.Outcome, batches), nil
+}
+
+// bare is hashicorp/raft on its own: the same store without seals, the same
+// streams, and the plainest group commit that keeps two entries under way.
+type bare struct {
+	raft  *raft.Raft
+	queue chan bareItem
+}
+
+type bareItem struct {
+	data []byte
+	done func(error)
+}
+
+func (b bare) submit(ctx context.Context, n uint64) error {
+	got := make(chan error, 1)
+	if err := b.offer(n, func(err error) { got <- err }); err != nil {
+		return err
+	}
+	return <-got
+}
+
+func (b bare) offer(_ uint64, done func(error)) error {
+	b.queue <- bareItem{make([]byte, 256+64), done}
+	return nil
+}
+
+func (b bare) run() {
+	type sent struct {
+		items  []bareItem
+		future raft.ApplyFuture
+	}
+	underWay := make(chan sent)
+	go func() {
+		for s := range underWay {
+			err := s.future.Error()
+			for _, i := range s.items {
+				i.done(err)
+			}
+		}
+	}()
+	defer close(underWay)
+	for first := range b.queue {
+		s := sent{items: []bareItem{first}}
+		for more := true; more && len(s.items) < MaxEntryDrafts; {
+			select {
+			case i := <-b.queue:
+				s.items = append(s.items, i)
+			default:
+				more = false
+			}
+		}
+		var data []byte
+		for _, i := range s.items {
+			data = append(data, i.data...)
+		}
+		s.future = b.raft.Apply(data, 0)
+		underWay <- s
+	}
+}
+
+type nothing struct{}
+
+func (nothing) Apply(*raft.Log) any                 { return nil }
+func (nothing) Snapshot() (raft.FSMSnapshot, error) { return nil, raft.ErrNothingNewToSnapshot }
+func (nothing) Restore(io.ReadCloser) error         { return nil }
+
+// formBare makes three nodes of bare raft, the first of which leads.
+func formBare(b *testing.B, kind Store) bare {
+	net := testnet.New()
+	var servers raft.Configuration
+	var first *raft.Raft
+	for i := range 3 {
+		id := testnet.ID(i)
+		servers.Servers = append(servers.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+	}
+	for i := range 3 {
+		id, dir := testnet.ID(i), b.TempDir()
+		host, err := net.Start(id)
+		if err != nil {
+			b.Fatal(err)
+		}
+		layer := newStreams(Config{ID: id, Link: host.Link("raft")}, newFailure())
+		host.Handle("raft", func(ctx context.Context, conn net0.Conn, remote ident.NodeID) { layer.serve(ctx, conn, remote) })
+		conf := raft.DefaultConfig()
+		conf.LocalID, conf.Logger = raft.ServerID(id), silentLogger()
+		store, err := openLogStore(dir, kind)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if kind == StoreWAL {
+			store = unsealed{store}
+		}
+		cache, err := raft.NewLogCache(512, store)
+		if err != nil {
+			b.Fatal(err)
+		}
+		tr := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: layer, MaxPool: 3, Timeout: 3 * time.Second, Logger: silentLogger()})
+		snaps := raft.NewDiscardSnapshotStore()
+		if i == 0 {
+			if err := raft.BootstrapCluster(conf, store, store, snaps, tr, servers); err != nil {
+				b.Fatal(err)
+			}
+		}
+		r, err := raft.NewRaft(conf, nothing{}, cache, store, snaps, tr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if i == 0 {
+			first = r
+		}
+		b.Cleanup(func() { r.Shutdown().Error(); host.Kill(); layer.Close(); store.Close() })
+	}
+	until(b, "bare raft has a leader", func() bool { return first.State() == raft.Leader })
+	s := bare{first, make(chan bareItem, MaxQueued)}
+	go s.run()
+	b.Cleanup(func() { close(s.queue) })
+	return s
+}
+
+// unsealed gives raft-wal entries without a seal.
+type unsealed struct{ logStore }
+
+func (u unsealed) IsMonotonic() bool { return true }
+
+// BenchmarkSubmit: synchronous and windowed clients against the leader, fsync on,
+// for both stores, beside bare raft on the same store.
 func BenchmarkSubmit(b *testing.B) {
+	for _, kind := range []Store{StoreBolt, StoreWAL} {
+		for name, form := range map[string]func(*testing.B) submitter{
+			"group": func(b *testing.B) submitter {
+				c := newCluster(b, benchTimings)
+				c.kind, c.idle = kind, true
+				return grouped{c.form(3)[0].Group}
+			},
+			"bare": func(b *testing.B) submitter { return formBare(b, kind) },
+		} {
+			b.Run(fmt.Sprintf("%s/%s", kind, name), func(b *testing.B) { benchSubmitter(b, form(b)) })
+		}
+	}
+}
+
+func benchSubmitter(b *testing.B, s submitter) {
 	for _, clients := range []int{1, 64, 256} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			c := newCluster(b, benchTimings)
-			lead := c.form(3)[0]
 			var next atomic.Uint64
 			var wg sync.WaitGroup
-			b.ResetTimer()
 			took := make([][]time.Duration, clients)
+			before := cpuTime(b)
+			b.ResetTimer()
 			for w := range clients {
 				wg.Go(func() {
 					for n := next.Add(1); n <= uint64(b.N); n = next.Add(1) {
 						began := time.Now()
-						if _, err := lead.Submit(b.Context(), batch(n)); err != nil {
+						if err := s.submit(b.Context(), n); err != nil {
 							b.Error(err)
 							return
 						}
@@ -162,9 +347,38 @@ func BenchmarkSubmit(b *testing.B) {
 				})
 			}
 			wg.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+			report(b, before)
 			b.ReportMetric(quantile(slices.Concat(took...), 0.5), "p50-ms")
 			b.ReportMetric(quantile(slices.Concat(took...), 0.99), "p99-ms")
 		})
 	}
+	b.Run("window=2048", func(b *testing.B) {
+		slots := make(chan struct{}, 2048)
+		before := cpuTime(b)
+		b.ResetTimer()
+		for n := range uint64(b.N) {
+			slots <- struct{}{}
+			for {
+				err := s.offer(n+1, func(err error) {
+					<-slots
+					if err != nil {
+						b.Error(err)
+					}
+				})
+				if err == nil {
+					break
+				}
+				b.Fatal(err)
+			}
+		}
+		for range cap(slots) {
+			slots <- struct{}{}
+		}
+		report(b, before)
+	})
+}
+
+func report(b *testing.B, before time.Duration) {
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "CPU-µs/event")
 }

@@ -23,7 +23,11 @@ import (
 	"skein/mesh/ident"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Raft forgets to answer a question that it has not taken up when it is shut
+	// down: see DESIGN.md, Limits.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"))
+}
 
 var errKilled = errors.New("killed by the test")
 
@@ -166,8 +170,13 @@ type cluster struct {
 	net  *testnet.Net
 	root string
 	conf func(*Config)
+	kind Store
+	// idle: the machines do nothing, for benchmarks.
+	idle bool
 	// opened is called with each group before it runs.
 	opened func(*Group)
+	// restore gives a machine that outlived its node; nil makes a new one.
+	restore func(ident.NodeID) *memMachine
 
 	mu   sync.Mutex
 	live map[ident.NodeID]*member
@@ -194,7 +203,7 @@ func testLog(tb testing.TB) *slog.Logger {
 
 func (c *cluster) config(id ident.NodeID, link Link, machine Machine) Config {
 	cfg := Config{ID: id, Dir: filepath.Join(c.root, string(id)), Link: link, Machine: machine, Joining: true,
-		Log: testLog(c.tb).With("self", id[20:])}
+		Store: c.kind, Log: testLog(c.tb).With("self", id[20:])}
 	if c.conf != nil {
 		c.conf(&cfg)
 	}
@@ -209,8 +218,17 @@ func (c *cluster) start(i int) *member {
 	if err != nil {
 		c.tb.Fatal(err)
 	}
-	machine := newMachine()
+	machine := (*memMachine)(nil)
+	if c.restore != nil {
+		machine = c.restore(id)
+	}
+	if machine == nil {
+		machine = newMachine()
+	}
 	cfg := c.config(id, host.Link("raft"), machine)
+	if c.idle {
+		cfg.Machine = idle{machine}
+	}
 	g, err := New(cfg)
 	if err != nil {
 		host.Kill()
@@ -247,7 +265,7 @@ func (c *cluster) kill(m *member) {
 // form bootstraps node 0 and adds n-1 more voters.
 func (c *cluster) form(n int) []*member {
 	c.tb.Helper()
-	if err := Bootstrap(filepath.Join(c.root, string(testnet.ID(0))), testnet.ID(0), ""); err != nil {
+	if err := Bootstrap(filepath.Join(c.root, string(testnet.ID(0))), testnet.ID(0), c.kind); err != nil {
 		c.tb.Fatal(err)
 	}
 	var all []*member

@@ -37,8 +37,14 @@ type Machine interface {
 // Store names how the Raft log is kept on disk.
 type Store string
 
-// StoreBolt keeps the log in one bbolt file. It is the default.
-const StoreBolt Store = "bolt"
+// The kinds of store.
+const (
+	// StoreBolt keeps the log in one bbolt file. It is the default.
+	StoreBolt Store = "bolt"
+	// StoreWAL keeps the log in segment files (raft-wal): less is written for an
+	// entry, and what was compacted gives its space back to the disk.
+	StoreWAL Store = "wal"
+)
 
 // Timings are how long the group waits. Zero fields take the shipped value.
 type Timings struct {
@@ -75,6 +81,9 @@ type Compaction struct {
 	Every time.Duration
 	// Entries is how many entries must have come since the last time.
 	Entries uint64
+	// Bytes is how many bytes of entries must have come since the last time, if
+	// fewer than Entries have.
+	Bytes int64
 	// Keep is how many stay for voters that are a little behind; others are
 	// sent the whole state.
 	Keep uint64
@@ -83,7 +92,11 @@ type Compaction struct {
 const (
 	shippedCompactEvery   = 15 * time.Second
 	shippedCompactEntries = 4096
+	shippedCompactBytes   = 32 << 20
 	shippedCompactKeep    = 1024
+	// shippedReserve leaves room for what must be written also on a full disk:
+	// votes, changes of membership, a snapshot that makes the log shorter.
+	shippedReserve = 64 << 20
 )
 
 // Config is what a Group works with. Fields are required unless they say otherwise.
@@ -101,9 +114,17 @@ type Config struct {
 	// Joining says that an empty log is right, because the fleet does not yet
 	// count this node as a voter. Without it an empty log is refused: a voter
 	// that has forgotten its votes could elect a leader that lacks events.
-	Joining    bool
-	Timings    Timings
-	Compaction Compaction
+	Joining bool
+	// Epoch is how often the fleet was recovered from the loss of its majority,
+	// as this node knows it (fleet.State.Recoveries). Raft streams between nodes
+	// of different epochs are refused; a node that meets a later epoch falls
+	// silent for good: see Status.Outdated.
+	Epoch uint64
+	// ReserveBytes is how much must be free on the disk for entries to be
+	// accepted: see ErrNoSpace. 0 is the shipped 64 MiB, negative is none.
+	ReserveBytes int64
+	Timings      Timings
+	Compaction   Compaction
 	// Now is the wall clock that entries are stamped with; nil is time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -134,6 +155,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Compaction.Entries == 0 {
 		c.Compaction.Entries = shippedCompactEntries
+	}
+	if c.Compaction.Bytes == 0 {
+		c.Compaction.Bytes = shippedCompactBytes
+	}
+	if c.ReserveBytes == 0 {
+		c.ReserveBytes = shippedReserve
 	}
 	if c.Compaction.Keep == 0 {
 		c.Compaction.Keep = shippedCompactKeep

@@ -17,17 +17,28 @@ var (
 )
 
 // failure is the first reason why the group must end. From the moment it is
-// set, no byte leaves the node and no proposal is acknowledged.
+// set no proposal is acknowledged; from the moment it is mute, which for a
+// failed disk is the same, no byte leaves the node and none is stored.
 type failure struct {
 	once sync.Once
 	done chan struct{}
 	err  error
+
+	muting sync.Once
+	mute   chan struct{}
 }
 
-func newFailure() *failure { return &failure{done: make(chan struct{})} }
+func newFailure() *failure { return &failure{done: make(chan struct{}), mute: make(chan struct{})} }
 
-// set records the first reason; later ones are consequences.
+// set records the first reason and falls silent; later reasons are consequences.
 func (f *failure) set(err error) {
+	f.retire(err)
+	f.muting.Do(func() { close(f.mute) })
+}
+
+// retire records the first reason, but lets a leader hand over before set is
+// called: nothing is wrong with its log.
+func (f *failure) retire(err error) {
 	f.once.Do(func() {
 		f.err = err
 		close(f.done)
@@ -38,6 +49,16 @@ func (f *failure) set(err error) {
 func (f *failure) get() error {
 	select {
 	case <-f.done:
+		return f.err
+	default:
+		return nil
+	}
+}
+
+// silent is the reason why nothing may leave the node; nil while it may.
+func (f *failure) silent() error {
+	select {
+	case <-f.mute:
 		return f.err
 	default:
 		return nil

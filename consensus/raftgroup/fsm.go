@@ -13,6 +13,7 @@ import (
 type fsm struct {
 	machine Machine
 	failure *failure
+	backlog *backlog
 	// changed is told when a committed configuration arrives.
 	changed func()
 }
@@ -25,7 +26,8 @@ type applied struct {
 }
 
 // Apply implements raft.FSM. After one entry could not be applied none is,
-// because the state would have a hole.
+// because the state would have a hole. A leader that cannot apply hands over and
+// ends.
 func (m *fsm) Apply(l *raft.Log) any {
 	if err := m.failure.get(); err != nil {
 		return applied{err: err}
@@ -33,14 +35,18 @@ func (m *fsm) Apply(l *raft.Log) any {
 	outcomes, err := m.machine.ApplyEntry(l.Index, l.Term, l.Data)
 	if err != nil {
 		err = fmt.Errorf("%w: entry %d: %w", ErrMachine, l.Index, err)
-		m.failure.set(err)
+		m.failure.retire(err)
 	}
+	m.backlog.progressed(l.Index)
 	return applied{outcomes: outcomes, term: l.Term, err: err}
 }
 
 // StoreConfiguration implements raft.ConfigurationStore. With it raft also
 // counts configurations as applied, so that one does not hold up compaction.
-func (m *fsm) StoreConfiguration(uint64, raft.Configuration) { m.changed() }
+func (m *fsm) StoreConfiguration(index uint64, _ raft.Configuration) {
+	m.backlog.progressed(index)
+	m.changed()
+}
 
 // Snapshot implements raft.FSM. The state is written later, in Persist, and may
 // then be newer than raft believes; the entries between are skipped by ApplyEntry.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -43,8 +44,6 @@ type Group struct {
 	streams *streams
 	queue   *queue
 	teller  *teller
-	// sending counts entries handed to raft whose fate is not known yet.
-	sending atomic.Int64
 	// raft is nil until Run.
 	raft      atomic.Pointer[raft.Raft]
 	transport atomic.Pointer[transport]
@@ -52,10 +51,17 @@ type Group struct {
 	// was decided before; 0 when it does not.
 	readyTerm atomic.Uint64
 	news      news
+	lease     lease
+	backlog   *backlog
 	// pacing guards raft's reloadable timings.
 	pacing sync.Mutex
-	// changing holds a token while nobody changes the configuration, asking
-	// holds one for each question to raft or a voter that may be under way.
+	slots  slots
+}
+
+// slots are places to take.
+type slots struct {
+	// changing holds a token while somebody changes the configuration, asking
+	// one for each question to raft or a voter that is under way.
 	changing, asking chan struct{}
 }
 
@@ -72,7 +78,7 @@ func New(cfg Config) (*Group, error) {
 		return nil, err
 	}
 	g := &Group{cfg: cfg, hlog: newRaftLogger(cfg.Log), failure: newFailure(), queue: newQueue(), teller: newTeller(),
-		changing: make(chan struct{}, 1), asking: make(chan struct{}, maxAsking)}
+		backlog: newBacklog(), slots: slots{make(chan struct{}, 1), make(chan struct{}, maxAsking)}}
 	g.news.init()
 	if g.stores, err = openStores(cfg.Dir, cfg.ID, cfg.Store, g.failure, g.hlog); err != nil {
 		return nil, err
@@ -80,7 +86,10 @@ func New(cfg Config) (*Group, error) {
 	if err := g.reconcile(); err != nil {
 		return nil, errors.Join(err, g.stores.close())
 	}
-	g.streams = newStreams(cfg.ID, cfg.Link, g.failure)
+	g.stores.log.room = newRoom(cfg.Dir, cfg.ReserveBytes)
+	g.stores.log.hold = g.holdBack
+	g.streams = newStreams(cfg, g.failure)
+	g.streams.room, g.streams.outdated = g.hasRoom, g.outdated
 	return g, nil
 }
 
@@ -125,7 +134,7 @@ func (g *Group) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) 
 			return
 		}
 	}
-	if err := g.streams.serve(ctx, conn); err != nil && ctx.Err() == nil {
+	if err := g.streams.serve(ctx, conn, remote); err != nil && ctx.Err() == nil {
 		g.cfg.Log.Debug("raft stream not served", "remote", remote, "error", err)
 	}
 }
@@ -136,7 +145,8 @@ func (g *Group) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) 
 // before it goes. Run is called once.
 func (g *Group) Run(ctx context.Context) error {
 	tr := newTransport(g.streams, g.cfg.Timings.RPC, g.hlog)
-	r, err := raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.news.tell}, g.stores.log, g.stores.log, g.stores.snapshots, tr)
+	g.noVoteYet()
+	r, err := raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.backlog, g.news.tell}, g.stores.log, g.stores.log, g.stores.snapshots, tr)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft in %s: %w", g.cfg.Dir, err), tr.Close(), g.stores.close())
 	}
@@ -155,10 +165,24 @@ func (g *Group) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-g.failure.done:
 	}
-	if g.failure.get() == nil && errors.Is(context.Cause(ctx), context.Canceled) {
+	switch failed := g.failure.get(); {
+	case failed != nil:
+		g.news.tell() // who leads no more here is told at once
+		if g.failure.silent() == nil {
+			g.handOver(r)
+		}
+		g.failure.set(failed)
+	case errors.Is(context.Cause(ctx), context.Canceled):
 		g.handOver(r)
 	}
 	return g.end(r, w)
+}
+
+// noVoteYet keeps this node from voting until one that led before it started
+// can no longer count on its word: see lease. No election begins sooner anyway.
+func (g *Group) noVoteYet() {
+	log := g.stores.log
+	log.novote.Store(int64(time.Since(log.start) + g.cfg.Timings.Election))
 }
 
 // raftConfig is raft's configuration as a follower: see lead for the leader's.
@@ -169,8 +193,8 @@ func (g *Group) raftConfig() *raft.Config {
 	c.CommitTimeout = t.Commit
 	c.MaxAppendEntries = maxEntriesPerAppend
 	c.ShutdownOnRemove = false
-	c.SnapshotInterval = g.cfg.Compaction.Every
-	c.SnapshotThreshold = g.cfg.Compaction.Entries
+	c.SnapshotInterval = rareTimer // see compact
+	c.SnapshotThreshold = math.MaxUint64
 	c.TrailingLogs = g.cfg.Compaction.Keep
 	c.NoSnapshotRestoreOnStart = true
 	c.NoLegacyTelemetry = true
@@ -197,6 +221,8 @@ func (g *Group) start(ctx context.Context, r *raft.Raft) *workers {
 	w.all.Go(func() { g.watchLeader(restCtx, r) })
 	w.all.Go(func() { g.tell(restCtx, r) })
 	w.all.Go(func() { g.watchDisk(restCtx) })
+	w.all.Go(func() { g.watchRoom(restCtx) })
+	w.all.Go(func() { g.compact(restCtx, r) })
 	return w
 }
 
@@ -219,6 +245,7 @@ func (g *Group) end(r *raft.Raft, w *workers) error {
 	go func() {
 		defer close(stopped)
 		w.drain()
+		close(g.backlog.stopping)
 		down := r.Shutdown()
 		g.streams.Close()
 		g.transport.Load().CloseStreams()
@@ -245,7 +272,7 @@ func (g *Group) handOver(r *raft.Raft) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
 	defer cancel()
-	if err := g.TransferLeadership(ctx, ""); err != nil {
+	if err := g.Transfer(ctx, ""); err != nil {
 		g.cfg.Log.Info("leadership was not handed over", "error", err)
 	}
 }
@@ -344,12 +371,19 @@ func (g *Group) lookNow(r *raft.Raft) {
 func (g *Group) lead(ctx context.Context, r *raft.Raft) {
 	term := r.CurrentTerm()
 	g.cfg.Log.Info("leading", "term", term)
-	if err := await(ctx, g.asking, func() error { return r.Barrier(enqueueTimeout).Error() }); err != nil {
+	if err := await(ctx, g.slots.asking, func() error { return r.Barrier(enqueueTimeout).Error() }); err != nil {
 		g.cfg.Log.Info("leadership lost before it began", "term", term, "error", err)
 		return
 	}
 	if r.State() != raft.Leader || r.CurrentTerm() != term {
 		return
+	}
+	if g.stores.unfinished() {
+		// The log begins with a snapshot that holds nothing: see Recover.
+		if err := await(ctx, g.slots.asking, func() error { return r.Snapshot().Error() }); err != nil {
+			g.failure.set(fmt.Errorf("finish the recovery of the raft log in %s: %w", g.cfg.Dir, err))
+			return
+		}
 	}
 	g.readyTerm.Store(term)
 	// What earlier leaders committed, followers may not have heard of. The last

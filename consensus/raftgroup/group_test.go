@@ -206,20 +206,28 @@ func TestNewLeaderIsReadyAfterEarlierTerms(t *testing.T) {
 
 func TestAskedToStopTheLeaderHandsOver(t *testing.T) {
 	t.Parallel()
+	const slow = 5 * time.Second
 	c := newCluster(t, func(cfg *Config) {
-		// Followers would not notice a dead leader within this test.
-		cfg.Timings = Timings{Election: 30 * time.Second, Lease: 29 * time.Second}
+		// Followers would not notice a dead leader before that.
+		cfg.Timings = Timings{Election: slow, Lease: slow - time.Second}
 		if cfg.ID == testnet.ID(0) {
 			cfg.Timings = Timings{}
 		}
 	})
 	all := c.form(3)
 	c.mustDecide(1)
+	for _, m := range all[1:] {
+		until(t, "the followers may vote", func() bool { return m.stores.log.voteAllowed() })
+	}
 	c.forget(all[0])
+	began := time.Now()
 	if err := all[0].leave(); err != nil {
 		t.Fatal(err)
 	}
 	c.leader(all[1:]...)
+	if took := time.Since(began); took > slow-time.Second {
+		t.Fatalf("a new leader took %s", took)
+	}
 	c.mustDecide(2)
 }
 
@@ -228,7 +236,7 @@ func TestTransferToAChosenVoter(t *testing.T) {
 	c := newCluster(t, nil)
 	all := c.form(3)
 	c.mustDecide(1)
-	if err := all[0].TransferLeadership(t.Context(), all[2].id); err != nil {
+	if err := all[0].Transfer(t.Context(), all[2].id); err != nil {
 		t.Fatal(err)
 	}
 	if lead := c.leader(all...); lead != all[2] {

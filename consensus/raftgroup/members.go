@@ -70,15 +70,17 @@ func (g *Group) RemoveServer(ctx context.Context, id ident.NodeID) error {
 	})
 }
 
-// TransferLeadership hands over to the voter to, or to the one that is furthest
+// Transfer hands leadership over to the voter to, or to the one that is furthest
 // when to is empty. Proposals are refused meanwhile.
-func (g *Group) TransferLeadership(ctx context.Context, to ident.NodeID) error {
+func (g *Group) Transfer(ctx context.Context, to ident.NodeID) error {
 	return g.change(ctx, func(r *raft.Raft) error {
-		return await(ctx, g.asking, func() error {
-			if to == "" {
-				return r.LeadershipTransfer().Error()
-			}
-			return r.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)).Error()
+		return await(ctx, g.slots.asking, func() error {
+			return g.lease.hand(func() error {
+				if to == "" {
+					return r.LeadershipTransfer().Error()
+				}
+				return r.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)).Error()
+			})
 		})
 	})
 }
@@ -90,8 +92,8 @@ func (g *Group) change(ctx context.Context, do func(*raft.Raft) error) error {
 		return noLeader()
 	}
 	select {
-	case g.changing <- struct{}{}:
-		defer func() { <-g.changing }()
+	case g.slots.changing <- struct{}{}:
+		defer func() { <-g.slots.changing }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -106,13 +108,15 @@ func (g *Group) reconfigure(ctx context.Context, r *raft.Raft, request func(wait
 		wait = max(time.Until(deadline), time.Millisecond)
 	}
 	var index uint64
-	err = await(ctx, g.asking, func() error {
-		f := request(wait)
-		if err := f.Error(); err != nil {
-			return err
-		}
-		index = f.Index()
-		return nil
+	err = await(ctx, g.slots.asking, func() error {
+		return g.lease.hand(func() error { // a majority is now made of others
+			f := request(wait)
+			if err := f.Error(); err != nil {
+				return err
+			}
+			index = f.Index()
+			return nil
+		})
 	})
 	if err != nil {
 		return 0, err

@@ -24,11 +24,13 @@ type logStore interface {
 const (
 	keyCurrentTerm  = "CurrentTerm"
 	keyLastVoteTerm = "LastVoteTerm"
+	keyLastVoteCand = "LastVoteCand"
 )
 
 var (
-	errSeal  = errors.New("checksum does not match")
-	errBlank = errors.New("this node has not received the log yet, so it cannot vote")
+	errSeal    = errors.New("checksum does not match")
+	errBlank   = errors.New("this node has not received the log yet, so it cannot vote")
+	errTooSoon = errors.New("this node has just started and may have promised a leader not to vote")
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -42,6 +44,8 @@ const sealBytes = 4
 type sealedStore struct {
 	inner   logStore
 	failure *failure
+	// monotonic: no entry may follow after a gap.
+	monotonic bool
 	// blank: no entry was ever stored here.
 	blank atomic.Bool
 	// writingSince is when the write under way began, in nanoseconds after
@@ -49,15 +53,23 @@ type sealedStore struct {
 	writingSince atomic.Int64
 	start        time.Time
 	recent       recentLogs
+	ledger       ledger
+	room         *room
+	// hold is called before entries are stored and may wait.
+	hold func()
+	// novote is until when, after start, no vote is cast: see Group.noVoteYet.
+	novote atomic.Int64
 }
 
 func newSealedStore(inner logStore, f *failure) *sealedStore {
-	return &sealedStore{inner: inner, failure: f, start: time.Now(), recent: recentLogs{logs: map[uint64]raft.Log{}}}
+	_, monotonic := inner.(*walStore)
+	return &sealedStore{inner: inner, failure: f, monotonic: monotonic, start: time.Now(), recent: recentLogs{logs: map[uint64]raft.Log{}},
+		room: newRoom("", 0), hold: func() {}}
 }
 
 // write runs one change of the store. Its failure ends the group.
 func (s *sealedStore) write(what string, change func() error) error {
-	if err := s.failure.get(); err != nil {
+	if err := s.failure.silent(); err != nil {
 		return err
 	}
 	s.writingSince.Store(max(1, int64(time.Since(s.start))))
@@ -86,6 +98,11 @@ func (s *sealedStore) FirstIndex() (uint64, error) { return s.inner.FirstIndex()
 // LastIndex implements raft.LogStore.
 func (s *sealedStore) LastIndex() (uint64, error) { return s.inner.LastIndex() }
 
+// IsMonotonic implements raft.MonotonicLogStore: no entry may follow after a gap.
+func (s *sealedStore) IsMonotonic() bool {
+	return s.monotonic
+}
+
 // GetLog implements raft.LogStore. An entry whose checksum is wrong is an error.
 func (s *sealedStore) GetLog(index uint64, log *raft.Log) error {
 	if s.recent.get(index, log) {
@@ -110,25 +127,34 @@ func (s *sealedStore) readLog(index uint64, log *raft.Log) error {
 func (s *sealedStore) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log}) }
 
 // StoreLogs implements raft.LogStore. The checksum travels in the field that
-// raft leaves to middleware, so the data is not copied.
+// raft leaves to middleware, so the data is not copied. ErrNoSpace changes
+// nothing: a follower answers with a refusal and a leader steps down, both
+// without harm.
 func (s *sealedStore) StoreLogs(logs []*raft.Log) error {
+	if err := s.room.refuses(logs); err != nil {
+		return err
+	}
+	s.hold()
+	copies := make([]raft.Log, len(logs))
 	sealed := make([]*raft.Log, len(logs))
 	for i, l := range logs {
-		c := *l
-		c.Extensions = sealOf(l)
-		sealed[i] = &c
+		copies[i] = *l
+		copies[i].Extensions = sealOf(l)
+		sealed[i] = &copies[i]
 	}
 	if err := s.write("append", func() error { return s.inner.StoreLogs(sealed) }); err != nil {
 		return err
 	}
 	s.blank.Store(false)
 	s.recent.add(logs)
+	s.ledger.add(logs)
 	return nil
 }
 
 // DeleteRange implements raft.LogStore.
 func (s *sealedStore) DeleteRange(low, high uint64) error {
 	s.recent.drop(low, high)
+	s.ledger.drop(low, high)
 	return s.write("delete", func() error { return s.inner.DeleteRange(low, high) })
 }
 
@@ -165,11 +191,19 @@ func (s *sealedStore) SetUint64(key []byte, value uint64) error {
 	if string(key) == keyLastVoteTerm && s.blank.Load() {
 		return errBlank
 	}
+	if string(key) == keyLastVoteTerm && !s.voteAllowed() {
+		return errTooSoon
+	}
 	err := s.Set(key, binary.BigEndian.AppendUint64(nil, value))
 	if string(key) == keyCurrentTerm {
 		return nil
 	}
 	return err
+}
+
+// voteAllowed: see Group.noVoteYet.
+func (s *sealedStore) voteAllowed() bool {
+	return time.Since(s.start) >= time.Duration(s.novote.Load())
 }
 
 // GetUint64 implements raft.StableStore.
@@ -191,7 +225,7 @@ func sealOf(l *raft.Log) []byte {
 	binary.BigEndian.PutUint64(head[8:], l.Term)
 	head[16] = byte(l.Type)
 	sum := crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, l.Data)
-	return binary.BigEndian.AppendUint32(nil, sum)
+	return binary.BigEndian.AppendUint32(make([]byte, 0, 8), sum) // one byte more for walStore
 }
 
 const (

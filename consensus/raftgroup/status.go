@@ -42,6 +42,11 @@ type Status struct {
 	LastContact time.Duration
 	// Ready: this node leads and has applied all that was decided before its term.
 	Ready bool
+	// NoSpace: the disk here is nearly full, so no entries are accepted.
+	NoSpace bool
+	// Outdated is a later epoch that was met: the fleet was recovered without
+	// this node, which takes part no more. 0 while none was.
+	Outdated uint64
 }
 
 // Member reports whether the configuration has id, with a vote or without.
@@ -76,6 +81,11 @@ func (g *Group) Status() Status {
 		s.LastContact = time.Since(last)
 	}
 	s.Ready = s.State == Leader && s.Term != 0 && s.Term == g.readyTerm.Load()
+	s.NoSpace, s.Outdated = g.stores.log.room.low.Load(), g.streams.newer.Load()
+	if g.failure.get() != nil || s.Outdated != 0 {
+		// Nothing that raft still believes counts.
+		s.State, s.Leader, s.Ready = Stopped, "", false
+	}
 	return s
 }
 
@@ -113,6 +123,7 @@ func (g *Group) Changed() <-chan struct{} { return g.news.next() }
 func (g *Group) VerifyLeader(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, enqueueTimeout)
 	defer cancel()
+	asked, begun := g.lease.begin()
 	r, status := g.raft.Load(), g.Status()
 	if !status.Ready {
 		return noLeader()
@@ -124,7 +135,7 @@ func (g *Group) VerifyLeader(ctx context.Context) error {
 			continue
 		}
 		go func() { // ends with the question, at the latest after Timings.RPC
-			answers <- await(ctx, g.asking, func() error {
+			answers <- await(ctx, g.slots.asking, func() error {
 				yes, err := g.transport.Load().acknowledged(raft.ServerID(id), status.Term)
 				if err == nil && !yes {
 					err = raft.ErrNotLeader
@@ -141,6 +152,7 @@ func (g *Group) VerifyLeader(ctx context.Context) error {
 			why = err
 		}
 		if yes > len(status.Voters)/2 && r.State() == raft.Leader && r.CurrentTerm() == status.Term {
+			g.lease.renew(status.Term, asked, begun)
 			return nil
 		}
 	}
@@ -149,6 +161,13 @@ func (g *Group) VerifyLeader(ctx context.Context) error {
 
 func notVerified(why error) *event.Fault {
 	return event.Refuse(event.CodeNoLeader, "", "ask the leader", "this node could not show that it leads: %v", why)
+}
+
+// Leased reports whether this node leads and no other voter can have been
+// elected since a majority last confirmed it: see VerifyLeader, which renews it.
+func (g *Group) Leased() bool {
+	term, leading := g.Leading()
+	return leading && g.lease.holds(term, g.cfg.Timings.Lease*9/10)
 }
 
 // Barrier waits until all that was proposed before is applied here. Only the
@@ -160,7 +179,7 @@ func (g *Group) Barrier(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, enqueueTimeout)
 	defer cancel()
-	if err := await(ctx, g.asking, func() error { return r.Barrier(enqueueTimeout).Error() }); err != nil {
+	if err := await(ctx, g.slots.asking, func() error { return r.Barrier(enqueueTimeout).Error() }); err != nil {
 		return notVerified(err)
 	}
 	return nil

@@ -76,6 +76,12 @@ type stores struct {
 // empty: the store holds nothing that raft ever decided.
 func (s *stores) empty() bool { return s.last == 0 && s.newest == nil }
 
+// unfinished: the newest snapshot is the one of Recover, which holds nothing.
+func (s *stores) unfinished() bool {
+	all, err := s.snapshots.List()
+	return err == nil && len(all) > 0 && all[0].Size == int64(len(recoveredContent))
+}
+
 func (s *stores) close() error {
 	return errors.Join(s.log.inner.Close(), s.lock.Close())
 }
@@ -97,6 +103,9 @@ func openStores(dir string, id ident.NodeID, kind Store, f *failure, logger hclo
 			s.lock.Close()
 		}
 	}()
+	if err := kind.check(); err != nil {
+		return nil, err
+	}
 	marked, err := checkMarker(dir, id, kind)
 	if err != nil {
 		return nil, err
@@ -109,17 +118,20 @@ func openStores(dir string, id ident.NodeID, kind Store, f *failure, logger hclo
 	if s.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, logger); err != nil {
 		return nil, fmt.Errorf("open raft snapshots in %s: %w", dir, err)
 	}
-	if err := s.check(dir, id); err != nil {
+	if err := s.check(dir, id, kind); err != nil {
 		return nil, err
+	}
+	if err := s.dropCovered(); err != nil {
+		return nil, damaged(dir, filepath.Join(dir, kind.file()), err)
 	}
 	s.log.blank.Store(s.empty())
 	if err := clearUnfinished(dir); err != nil {
 		return nil, err
 	}
-	if !marked {
-		return s, writeMarker(dir, marker{markerFormat, id, kind})
+	if marked {
+		return s, clearOthers(dir, kind)
 	}
-	return s, nil
+	return s, writeMarker(dir, marker{markerFormat, id, kind})
 }
 
 // clearUnfinished removes snapshots that a crash cut short; raft never does.
@@ -167,11 +179,27 @@ func checkMarker(dir string, id ident.NodeID, kind Store) (marked bool, err erro
 	if m.Store != kind {
 		return false, fmt.Errorf("raft log in %s is kept as %q, the setting says %q; put the setting back", dir, m.Store, kind)
 	}
-	info, err := os.Stat(filepath.Join(dir, boltFile))
+	info, err := os.Stat(filepath.Join(dir, kind.file()))
 	if err != nil || info.Size() == 0 {
-		return false, fmt.Errorf("%w: %s was in %s and is missing or empty; put it back, or %s", ErrStoreGone, boltFile, dir, resync(dir))
+		return false, fmt.Errorf("%w: %s was in %s and is missing or empty; put it back, or %s", ErrStoreGone, kind.file(), dir, resync(dir))
 	}
 	return true, nil
+}
+
+// check refuses a kind that does not exist.
+func (kind Store) check() error {
+	if kind != StoreBolt && kind != StoreWAL {
+		return fmt.Errorf("unknown raft store %q; known are %q and %q", kind, StoreBolt, StoreWAL)
+	}
+	return nil
+}
+
+// file is what a log of the kind cannot be without, below its directory.
+func (kind Store) file() string {
+	if kind == StoreWAL {
+		return filepath.Join(walDir, metaFile)
+	}
+	return boltFile
 }
 
 func writeMarker(dir string, m marker) error {
@@ -184,19 +212,23 @@ func writeMarker(dir string, m marker) error {
 
 // openLogStore opens the files of a kind of store. Another kind is added here.
 func openLogStore(dir string, kind Store) (store logStore, err error) {
-	if kind != StoreBolt {
-		return nil, fmt.Errorf("unknown raft store %q; known is %q", kind, StoreBolt)
-	}
-	path := filepath.Join(dir, boltFile)
-	err = guarded(func() error {
-		opened, err := raftboltdb.New(raftboltdb.Options{Path: path})
-		if err == nil {
-			store = opened
+	err = guarded(func() (err error) {
+		switch kind {
+		case StoreBolt:
+			var opened *raftboltdb.BoltStore
+			if opened, err = raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, boltFile), NoSync: noSync}); err == nil {
+				store = opened
+			}
+		case StoreWAL:
+			var opened *walStore
+			if opened, err = openWAL(dir, segmentBytes); err == nil {
+				store = opened
+			}
 		}
 		return err
 	})
 	if err != nil {
-		return nil, damaged(dir, path, err)
+		return nil, damaged(dir, filepath.Join(dir, kind.file()), err)
 	}
 	return store, nil
 }
@@ -215,7 +247,7 @@ func guarded(fn func() error) (err error) {
 
 // check reads the whole log once, so that damage is found before the node
 // takes part and not when it leads.
-func (s *stores) check(dir string, id ident.NodeID) error {
+func (s *stores) check(dir string, id ident.NodeID, kind Store) error {
 	err := guarded(func() error {
 		newest, err := s.checkSnapshot()
 		if err != nil {
@@ -225,8 +257,22 @@ func (s *stores) check(dir string, id ident.NodeID) error {
 		return s.checkLog(id)
 	})
 	if err != nil {
-		return damaged(dir, filepath.Join(dir, boltFile)+" or "+filepath.Join(dir, snapshotDir), err)
+		return damaged(dir, filepath.Join(dir, kind.file())+" or "+filepath.Join(dir, snapshotDir), err)
 	}
+	return nil
+}
+
+// dropCovered empties a log that ends before the newest snapshot, if its kind of
+// store allows no gap: a crash can come between the installing of a snapshot and
+// that, and the next entry would not fit.
+func (s *stores) dropCovered() error {
+	if !s.log.IsMonotonic() || s.newest == nil || s.last == 0 || s.last >= s.newest.Index {
+		return nil
+	}
+	if err := s.log.DeleteRange(1, s.last); err != nil {
+		return err
+	}
+	s.last = 0
 	return nil
 }
 
@@ -279,10 +325,12 @@ func (s *stores) checkLog(id ident.NodeID) error {
 			return fmt.Errorf("entry %d has term %d, expected %d to %d", i, l.Term, lastTerm, term)
 		}
 		lastTerm = l.Term
+		s.log.ledger.add([]*raft.Log{&l})
 		if l.Type == raft.LogConfiguration && i > covered {
 			config = raft.DecodeConfiguration(l.Data)
 		}
 	}
+	s.log.ledger.compactedUpTo(covered)
 	for _, server := range config.Servers {
 		s.voter = s.voter || server.ID == raft.ServerID(id) && server.Suffrage == raft.Voter
 	}

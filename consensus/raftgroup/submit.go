@@ -28,12 +28,18 @@ const (
 	enqueueTimeout = 5 * time.Second
 )
 
+// queued is a batch on its way.
+type queued struct {
+	batch event.Batch
+	size  int
+	done  func(replica.Outcome, error)
+}
+
 // Pending is a batch on its way.
 type Pending struct {
-	batch event.Batch
-	done  chan struct{}
-	out   replica.Outcome
-	err   error
+	done chan struct{}
+	out  replica.Outcome
+	err  error
 }
 
 // Wait gives what became of the batch: an outcome (whose Err is the state's own
@@ -65,7 +71,7 @@ func noLeader() *event.Fault {
 // queue holds batches until the coalescer takes them. It is bounded by drafts.
 type queue struct {
 	mu     sync.Mutex
-	items  []*Pending
+	items  []queued
 	drafts int
 	closed bool
 	wake   chan struct{}
@@ -78,7 +84,7 @@ func newQueue() *queue {
 }
 
 // put appends a batch, or refuses it with the time after which to retry.
-func (q *queue) put(p *Pending) *event.Fault {
+func (q *queue) put(p queued) *event.Fault {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -101,13 +107,14 @@ func (q *queue) put(p *Pending) *event.Fault {
 }
 
 // take removes what fits one entry; nil when nothing waits.
-func (q *queue) take() []*Pending {
+func (q *queue) take() []queued {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, drafts, bytes := 0, 0, 0
-	for _, p := range q.items {
+	for i := range q.items {
+		p := &q.items[i]
 		drafts += len(p.batch.Drafts)
-		bytes += p.batch.Size()
+		bytes += p.size
 		if n > 0 && (drafts > MaxEntryDrafts || bytes > MaxEntryBytes) {
 			break
 		}
@@ -115,12 +122,14 @@ func (q *queue) take() []*Pending {
 		n++
 	}
 	taken := q.items[:n:n]
-	q.items = q.items[n:]
+	if q.items = q.items[n:]; len(q.items) == 0 {
+		q.items = nil // what was taken is let go of when it is settled
+	}
 	return taken
 }
 
 // shut refuses everything from now on and returns what was waiting.
-func (q *queue) shut() []*Pending {
+func (q *queue) shut() []queued {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
@@ -137,33 +146,48 @@ func (q *queue) observe(took time.Duration) {
 
 // sent is one entry under way.
 type sent struct {
-	batches []*Pending
+	batches []queued
 	future  raft.ApplyFuture
 	at      time.Time
 }
 
-// Enqueue accepts a batch for the next entry, in order of calls, and returns at
-// once. Faults are "no_leader" (not this node), "busy", and those of a batch that
-// no entry may have (see event.Batch.CheckEnvelope; unknown types). It does not
-// validate further: who proposes for others does, see event.Batch.Validate.
-func (g *Group) Enqueue(b event.Batch) (*Pending, error) {
+// Offer accepts a batch for the next entry, in order of calls, and returns at
+// once. If the error is nil, done is told what became of the batch: an outcome
+// (whose Err is the state's own refusal) once it is durable and applied here, or a
+// *event.Fault. It is called once, and must be quick: the batches behind wait for
+// it. Faults are "no_leader" (not
+// this node), "busy", and those of a batch that no entry may have (see
+// event.Batch.CheckEnvelope; unknown types). It does not validate further: who
+// proposes for others does, see event.Batch.Validate.
+func (g *Group) Offer(b event.Batch, done func(replica.Outcome, error)) error {
 	r := g.raft.Load()
-	if r == nil || r.State() != raft.Leader {
-		return nil, noLeader()
+	if r == nil || r.State() != raft.Leader || g.failure.get() != nil || g.streams.newer.Load() != 0 {
+		return noLeader()
+	}
+	if g.stores.log.room.low.Load() {
+		return g.noSpace()
 	}
 	// What cannot be encoded would take the other batches of its entry with it.
 	if fault := b.CheckEnvelope(); fault != nil {
-		return nil, fault
+		return fault
 	}
-	for i, d := range b.Drafts {
-		if !event.Known(d.Type, d.Schema) {
+	for i := range b.Drafts {
+		if d := &b.Drafts[i]; !event.Known(d.Type, d.Schema) {
 			_, fault := b.Decode(i)
-			return nil, fault
+			return fault
 		}
 	}
-	p := &Pending{batch: b, done: make(chan struct{})}
-	if fault := g.queue.put(p); fault != nil {
-		return nil, fault
+	if fault := g.queue.put(queued{b, b.Size(), done}); fault != nil {
+		return fault
+	}
+	return nil
+}
+
+// Enqueue is Offer for who wants to wait later.
+func (g *Group) Enqueue(b event.Batch) (*Pending, error) {
+	p := &Pending{done: make(chan struct{})}
+	if err := g.Offer(b, p.settle); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -193,8 +217,12 @@ func (g *Group) coalesce(ctx context.Context, r *raft.Raft, underWay chan<- sent
 			if len(batches) == 0 {
 				break
 			}
+			if g.stores.log.room.short() {
+				settleAll(batches, g.noSpace()) // raft would step down
+				continue
+			}
 			s := sent{batches: batches, at: time.Now()}
-			g.sending.Add(1)
+			g.teller.sending.Add(1)
 			clock = max(clock, g.cfg.Now().UnixMilli()) // never back while this node leads
 			s.future = apply(r, clock, batches)
 			select {
@@ -208,8 +236,8 @@ func (g *Group) coalesce(ctx context.Context, r *raft.Raft, underWay chan<- sent
 }
 
 // apply hands one entry to raft.
-func apply(r *raft.Raft, timeMillis int64, batches []*Pending) raft.ApplyFuture {
-	entry := replica.Entry{TimeMillis: timeMillis}
+func apply(r *raft.Raft, timeMillis int64, batches []queued) raft.ApplyFuture {
+	entry := replica.Entry{TimeMillis: timeMillis, Batches: make([]event.Batch, 0, len(batches))}
 	for _, p := range batches {
 		entry.Batches = append(entry.Batches, p.batch)
 	}
@@ -243,11 +271,15 @@ func (g *Group) deliver(ctx context.Context, underWay <-chan sent) {
 
 // settle tells who waits for an entry what became of it.
 func (g *Group) settle(s sent, err error) {
-	g.sending.Add(-1)
+	g.teller.sending.Add(-1)
 	if failed := g.failure.get(); failed != nil && err == nil {
 		err = failed // never acknowledge after a failure
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNoSpace): // raft stored nothing and sent nothing
+		settleAll(s.batches, g.noSpace())
+		return
+	case err != nil:
 		settleAll(s.batches, faultOf(err))
 		return
 	}
@@ -262,19 +294,19 @@ func (g *Group) settle(s sent, err error) {
 	g.queue.observe(time.Since(s.at))
 	g.tellLater(committed{term: a.term, index: s.future.Index(), entryTerm: a.term})
 	for i, p := range s.batches {
-		p.settle(a.outcomes[i], nil)
+		p.done(a.outcomes[i], nil)
 	}
 }
 
 // lose settles an entry whose fate is not known.
 func (g *Group) lose(s sent, why error) {
-	g.sending.Add(-1)
+	g.teller.sending.Add(-1)
 	settleAll(s.batches, unknownOutcome(why))
 }
 
-func settleAll(batches []*Pending, fault *event.Fault) {
+func settleAll(batches []queued, fault *event.Fault) {
 	for _, p := range batches {
-		p.settle(replica.Outcome{}, fault)
+		p.done(replica.Outcome{}, fault)
 	}
 }
 

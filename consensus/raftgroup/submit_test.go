@@ -24,10 +24,9 @@ func idsOf(is ...int) (ids []ident.NodeID) {
 	return ids
 }
 
-func wide(drafts int) *Pending {
-	p := &Pending{done: make(chan struct{})}
-	p.batch.Drafts = make([]event.Draft, drafts)
-	return p
+func wide(drafts int) queued {
+	b := event.Batch{Drafts: make([]event.Draft, drafts)}
+	return queued{b, b.Size(), nil}
 }
 
 func TestQueueRefusesAtItsBound(t *testing.T) {
@@ -63,20 +62,23 @@ func TestQueueRefusesAtItsBound(t *testing.T) {
 func TestTakeFillsAnEntryInOrder(t *testing.T) {
 	t.Parallel()
 	q := newQueue()
-	var put []*Pending
-	for _, n := range []int{500, 12, 1, 512, 1} {
-		p := wide(n)
-		put = append(put, p)
-		q.put(p)
+	sizes := []int{500, 12, 1, 512, 1}
+	for _, n := range sizes {
+		q.put(wide(n))
 	}
-	for _, want := range [][]*Pending{put[:2], put[2:3], put[3:4], put[4:], nil} {
-		if got := q.take(); !slices.Equal(got, want) {
-			t.Fatalf("took %d batches, want %d", len(got), len(want))
+	for _, want := range [][]int{sizes[:2], sizes[2:3], sizes[3:4], sizes[4:], nil} {
+		var got []int
+		for _, p := range q.take() {
+			got = append(got, len(p.batch.Drafts))
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("took %v, want %v", got, want)
 		}
 	}
-	big := func() *Pending {
+	big := func() queued {
 		p := wide(1)
 		p.batch.Drafts[0].Data = json.RawMessage(strings.Repeat("x", MaxEntryBytes/2+1))
+		p.size = p.batch.Size()
 		return p
 	}
 	q.put(big())
@@ -185,7 +187,7 @@ func TestChangedTellsEveryWaiter(t *testing.T) {
 	all := c.form(2)
 	changed := all[1].Changed()
 	also := all[1].Changed()
-	if err := all[0].TransferLeadership(t.Context(), all[1].id); err != nil {
+	if err := all[0].Transfer(t.Context(), all[1].id); err != nil {
 		t.Fatal(err)
 	}
 	for _, ch := range []<-chan struct{}{changed, also} {

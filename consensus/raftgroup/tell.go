@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,6 +30,9 @@ type committed struct{ term, index, entryTerm uint64 }
 // comes first. On an idle log that is up to two seconds with the CommitTimeout
 // that keeps an idle voter cheap, too late for who watches another node.
 type teller struct {
+	// sending counts entries handed to raft whose fate is not known yet.
+	sending atomic.Int64
+
 	mu     sync.Mutex
 	newest committed
 	wake   chan struct{}
@@ -70,7 +74,7 @@ func (g *Group) tell(ctx context.Context, r *raft.Raft) {
 			return
 		case <-time.After(tellAfter):
 		}
-		if g.sending.Load() > 0 {
+		if g.teller.sending.Load() > 0 {
 			continue // the next entry tells, and its own commit comes here
 		}
 		status := g.Status()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,12 +34,19 @@ var (
 
 // streams is raft's StreamLayer over the link. Addresses are node ids.
 type streams struct {
-	id       ident.NodeID
-	link     Link
-	failure  *failure
+	id      ident.NodeID
+	link    Link
+	failure *failure
+	// epoch is this node's; newer is a later one that it met, 0 while it met none.
+	epoch    uint64
+	newer    atomic.Uint64
 	ctx      context.Context
 	cancel   context.CancelFunc
 	incoming chan net.Conn
+	// room answers whether this node's disk has some; outdated is told of a
+	// later epoch.
+	room     func() bool
+	outdated func(remote ident.NodeID, epoch uint64)
 
 	mu   sync.Mutex
 	open map[*peerConn]struct{}
@@ -46,21 +54,50 @@ type streams struct {
 	asked int
 }
 
-func newStreams(id ident.NodeID, link Link, f *failure) *streams {
+func newStreams(cfg Config, f *failure) *streams {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &streams{id: id, link: link, failure: f, ctx: ctx, cancel: cancel,
+	return &streams{id: cfg.ID, link: cfg.Link, epoch: cfg.Epoch, failure: f, ctx: ctx, cancel: cancel,
 		incoming: make(chan net.Conn), open: map[*peerConn]struct{}{}}
+}
+
+// silent is why nothing may be said to other voters; nil while it may.
+func (s *streams) silent() error {
+	if s.newer.Load() != 0 {
+		return errOutdated
+	}
+	return s.failure.silent()
 }
 
 // Dial implements raft.StreamLayer.
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
-	conn, err := s.link.Open(ctx, ident.NodeID(address))
+	conn, err := s.dial(ctx, ident.NodeID(address), purposeRaft)
+	if err != nil {
+		return nil, err
+	}
+	return s.track(conn, false)
+}
+
+// dial opens a stream and says what for. A raft stream of epoch 0 says nothing,
+// as it was before there were epochs.
+func (s *streams) dial(ctx context.Context, id ident.NodeID, purpose byte) (net.Conn, error) {
+	if err := s.silent(); err != nil {
+		return nil, err
+	}
+	conn, err := s.link.Open(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotReached, err)
 	}
-	return s.track(conn, false)
+	if purpose == purposeRaft && s.epoch == 0 {
+		return conn, nil
+	}
+	err = deadlineOf(ctx, conn)
+	if _, werr := conn.Write(preface{purpose, s.epoch}.encode()); err != nil || werr != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%w: %w", errNotReached, errors.Join(err, werr))
+	}
+	return conn, conn.SetDeadline(time.Time{})
 }
 
 // Accept implements net.Listener.
@@ -87,13 +124,31 @@ func (s *streams) Close() error {
 	return nil
 }
 
-// serve hands a stream to raft and returns when it is over.
-func (s *streams) serve(ctx context.Context, conn net.Conn) error {
+// serve hands a stream to raft and returns when it is over, or answers it if it
+// is none of raft's.
+func (s *streams) serve(ctx context.Context, conn net.Conn, remote ident.NodeID) error {
 	c, err := s.track(conn, true)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Conn.Close() })
+	p, err := c.readPreface()
+	stop()
+	switch {
+	case err != nil:
+		return err
+	case p.epoch != s.epoch:
+		c.refuse(p.epoch)
+		if p.epoch > s.epoch {
+			s.outdated(remote, p.epoch)
+		}
+		return fmt.Errorf("%s is of epoch %d, this node of %d", remote.Short(), p.epoch, s.epoch)
+	case s.silent() != nil:
+		return s.silent()
+	case p.purpose == purposeRoom:
+		return c.answerRoom(s.room())
+	}
 	select {
 	case s.incoming <- c:
 	case <-ctx.Done():
@@ -139,8 +194,10 @@ func (s *streams) forget(c *peerConn) {
 // peerConn is one stream to another voter.
 type peerConn struct {
 	net.Conn
-	layer  *streams
-	asked  bool
+	layer *streams
+	asked bool
+	// first is what was read to see what the stream is for, and is raft's.
+	first  []byte
 	once   sync.Once
 	closed chan struct{}
 }
@@ -153,12 +210,17 @@ func (c *peerConn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	if len(c.first) > 0 {
+		n := copy(p, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
 	return c.Conn.Read(p)
 }
 
 // Write implements net.Conn. A node whose disk failed says nothing any more.
 func (c *peerConn) Write(p []byte) (int, error) {
-	if err := c.layer.failure.get(); err != nil {
+	if err := c.layer.silent(); err != nil {
 		return 0, err
 	}
 	if c.asked {
@@ -200,23 +262,29 @@ func (a nodeAddr) String() string { return string(a) }
 // tell one follower at once how far the log is committed.
 type transport struct {
 	*raft.NetworkTransport
-	id ident.NodeID
+	id      ident.NodeID
+	streams *streams
 }
 
 func newTransport(s *streams, rpc time.Duration, log hclog.Logger) *transport {
-	return &transport{id: s.id, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	return &transport{id: s.id, streams: s, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: s, MaxPool: maxPooled, Timeout: rpc, Logger: log,
 	})}
 }
 
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return again(func() error { return t.NetworkTransport.RequestVote(id, to, args, resp) })
+	return t.streams.heed(id, again(func() error { return t.NetworkTransport.RequestVote(id, to, args, resp) }))
 }
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return again(func() error { return t.NetworkTransport.RequestPreVote(id, to, args, resp) })
+	return t.streams.heed(id, again(func() error { return t.NetworkTransport.RequestPreVote(id, to, args, resp) }))
+}
+
+// AppendEntries implements raft.Transport.
+func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.streams.heed(id, t.NetworkTransport.AppendEntries(id, to, args, resp))
 }
 
 // again repeats a request while it fails at once: each failure uses up one
@@ -226,7 +294,8 @@ func again(request func() error) (err error) {
 	const atOnce = 100 * time.Millisecond
 	for range maxPooled + 1 {
 		began := time.Now()
-		if err = request(); err == nil || errors.Is(err, errNotReached) || time.Since(began) > atOnce {
+		err = request()
+		if _, _, refused := refusedBy(err); refused || err == nil || errors.Is(err, errNotReached) || time.Since(began) > atOnce {
 			return err
 		}
 	}

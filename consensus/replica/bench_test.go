@@ -2,10 +2,12 @@ package replica
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"skein/consensus/event"
 	"skein/consensus/fleet/fleettest"
 	"skein/consensus/history"
@@ -46,30 +48,78 @@ func loaded(t testing.TB, o Options) *Replica {
 	return r
 }
 
+// cpuNanos is the processor time of this thread, which other programs on the
+// machine change little.
+func cpuNanos(b *testing.B) int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		b.Fatal(err)
+	}
+	return t.Nano()
+}
+
+// perEvent runs f for entries of n events and reports the time of an event.
+func perEvent(b *testing.B, n int, f func(i int, entry []byte)) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	entries := make([][]byte, 64)
+	var cpu int64
+	at := 0
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%len(entries) == 0 {
+			b.StopTimer()
+			for j := range entries {
+				entries[j] = loadEntry(b, at, n)
+				at++
+			}
+			b.StartTimer()
+		}
+		start := cpuNanos(b)
+		f(i, entries[i%len(entries)])
+		cpu += cpuNanos(b) - start
+	}
+	b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(float64(cpu)/float64(b.N*n), "cpu-ns/event")
+}
+
 func BenchmarkApplyEntry(b *testing.B) {
 	for _, n := range []int{1, 64, 512} {
 		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
 			r := loaded(b, Options{})
-			entries := make([][]byte, 64)
-			at := 0
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				if i%len(entries) == 0 {
-					b.StopTimer()
-					for j := range entries {
-						entries[j] = loadEntry(b, at, n)
-						at++
-					}
-					b.StartTimer()
-				}
-				out, err := r.ApplyEntry(uint64(10+i), 1, entries[i%len(entries)])
+			perEvent(b, n, func(i int, entry []byte) {
+				out, err := r.ApplyEntry(uint64(10+i), 1, entry)
 				if err != nil || out[0].Err != nil {
 					b.Fatal(err, out[0].Err)
 				}
-			}
-			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "events/s")
+			})
 		})
 	}
+}
+
+// BenchmarkCheckOnly is what of ApplyEntry belongs to package fleet: Check and
+// Commit. The difference is what the replica and the history cost.
+func BenchmarkCheckOnly(b *testing.B) {
+	r := loaded(b, Options{})
+	now := time.UnixMilli(1_700_000_000_000).UTC()
+	tx := r.state.Begin()
+	var d decoder
+	var cpu int64
+	perEvent(b, 512, func(_ int, entry []byte) {
+		e, err := d.entry(entry)
+		if err != nil {
+			b.Fatal(err)
+		}
+		start := cpuNanos(b)
+		for _, batch := range e.Batches {
+			if _, err := tx.Check(batch, now); err != nil {
+				b.Fatal(err)
+			}
+		}
+		tx.Commit()
+		cpu += cpuNanos(b) - start
+	})
+	b.ReportMetric(float64(cpu)/float64(b.N*512), "check-ns/event")
 }
 
 // BenchmarkFollow is ApplyRecord, parsing included.
@@ -150,4 +200,43 @@ func BenchmarkOpen(b *testing.B) {
 			b.ReportMetric(float64(seq)/took.Seconds(), "events/s")
 		})
 	}
+}
+
+// BenchmarkStateAt rebuilds the state after 1,000 events from the start, and that
+// after 100,000 from the start and from a checkpoint 1,000 events before.
+func BenchmarkStateAt(b *testing.B) {
+	r := loaded(b, Options{})
+	entries := 0
+	feed := func(to uint64) uint64 {
+		for r.Cursor().Seq < to {
+			if _, err := r.ApplyEntry(uint64(10+entries), 1, loadEntry(b, entries, 50)); err != nil {
+				b.Fatal(err)
+			}
+			entries++
+		}
+		return r.Cursor().Seq
+	}
+	measure := func(name string, seq uint64) {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if s, _, err := r.StateAt(b.Context(), seq); err != nil || s.Seq() != seq {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	r.saveBytes = 1 << 40
+	thousand, most := feed(1000), feed(99_000)
+	all := feed(100_000)
+	feed(100_500)
+	measure("1000_from_the_start", thousand)
+	measure("100000_from_the_start", all)
+	i, err := r.past(b.Context(), most)
+	if err == nil {
+		err = r.saver.write(r.dir, i)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	measure("100000_from_a_checkpoint", all)
 }

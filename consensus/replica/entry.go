@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"skein/consensus/event"
 	"skein/mesh/ident"
@@ -98,14 +99,37 @@ func appendBatch(b []byte, batch event.Batch) ([]byte, error) {
 
 // DecodeEntry reads what EncodeEntry wrote. The error is ErrBadEntry. The
 // entry's data keeps b.
-func DecodeEntry(b []byte) (Entry, error) {
+func DecodeEntry(b []byte) (Entry, error) { return new(decoder).entry(b) }
+
+// decoder takes entries apart. It keeps what comes again in every entry.
+type decoder struct {
+	reader
+	// texts are strings that were met before, and last the ones that were met last
+	// at each place.
+	texts map[string]string
+	last  [places]string
+	// scopes were those of the last batch that had some.
+	scopes []string
+	// drafts is room for those of one entry.
+	drafts []event.Draft
+}
+
+const (
+	// maxTexts and maxText bound what a decoder remembers: 256 KiB.
+	maxTexts = 2048
+	maxText  = 128
+)
+
+// entry decodes one. It keeps b, and is valid until the next call.
+func (r *decoder) entry(b []byte) (Entry, error) {
 	if len(b) == 0 || len(b) > MaxEntryBytes {
 		return Entry{}, fmt.Errorf("%w: %d bytes", ErrBadEntry, len(b))
 	}
 	if b[0] != entryVersion {
 		return Entry{}, fmt.Errorf("%w: format %d, this build reads %d; upgrade skein", ErrBadEntry, b[0], entryVersion)
 	}
-	r := reader{rest: b[1:]}
+	r.reader = reader{rest: b[1:]}
+	r.drafts = r.drafts[:0]
 	e := Entry{TimeMillis: int64(r.number(event.MaxTimeMillis))}
 	count := r.number(event.MaxDrafts)
 	e.Batches = make([]event.Batch, 0, min(count, uint64(len(b)/smallestBatch)))
@@ -124,7 +148,41 @@ func DecodeEntry(b []byte) (Entry, error) {
 	return e, nil
 }
 
-// reader takes an entry apart. Once bad, it gives zero values.
+// The places of an entry at which there are strings, most often the same as the
+// last time. The scopes are behind them.
+const (
+	placeNode = iota
+	placeKind
+	placeActor
+	placeStream
+	placeType
+	placeCause
+	placeScopes
+	places = placeScopes + maxScopes
+)
+
+// text reads a string, of which there is only one copy if it comes often.
+func (r *decoder) text(place int) string {
+	b := r.bytes()
+	if string(b) == r.last[place] {
+		return r.last[place]
+	}
+	s, ok := r.texts[string(b)]
+	if !ok {
+		s = string(b)
+		if len(s) > maxText {
+			return s
+		}
+		if r.texts == nil || len(r.texts) == maxTexts {
+			r.texts = map[string]string{}
+		}
+		r.texts[s] = s
+	}
+	r.last[place] = s
+	return s
+}
+
+// reader takes bytes apart. Once bad, it gives zero values.
 type reader struct {
 	rest []byte
 	bad  bool
@@ -154,21 +212,17 @@ func (r *reader) bytes() []byte {
 	return v
 }
 
-func (r *reader) text() string { return string(r.bytes()) }
-
 // maxScopes bounds what is allocated; event checks the number that is allowed.
 const maxScopes = 8
 
-func (r *reader) batch(most uint64) event.Batch {
+func (r *decoder) batch(most uint64) event.Batch {
 	const any = 1<<64 - 1
 	var b event.Batch
-	b.Producer = event.Producer{Node: ident.NodeID(r.text()), Boot: r.number(any), N: r.number(any)}
-	b.Actor = event.Actor{Kind: event.Kind(r.text()), ID: r.text()}
-	for range r.number(maxScopes) {
-		b.Actor.Scopes = append(b.Actor.Scopes, r.text())
-	}
+	b.Producer = event.Producer{Node: ident.NodeID(r.text(placeNode)), Boot: r.number(any), N: r.number(any)}
+	b.Actor = event.Actor{Kind: event.Kind(r.text(placeKind)), ID: r.text(placeActor), Scopes: r.readScopes()}
+	first := len(r.drafts)
 	for range r.number(most) {
-		d := event.Draft{Stream: r.text(), Type: r.text(), Schema: r.number(any), Cause: r.text(), Data: r.bytes()}
+		d := event.Draft{Stream: r.text(placeStream), Type: r.text(placeType), Schema: r.number(any), Cause: r.text(placeCause), Data: r.bytes()}
 		if r.number(1) == 1 {
 			expect := r.number(any)
 			d.Expect = &expect
@@ -176,7 +230,26 @@ func (r *reader) batch(most uint64) event.Batch {
 		if r.bad {
 			return event.Batch{}
 		}
-		b.Drafts = append(b.Drafts, d)
+		r.drafts = append(r.drafts, d)
+	}
+	if n := len(r.drafts); n > first { // an earlier batch keeps the array it was made in
+		b.Drafts = r.drafts[first:n:n]
 	}
 	return b
+}
+
+// readScopes gives the slice of the batch before if it is the same.
+func (r *decoder) readScopes() []string {
+	var read [maxScopes]string
+	n := r.number(maxScopes)
+	for i := range n {
+		read[i] = r.text(placeScopes + int(i))
+	}
+	if !slices.Equal(read[:n], r.scopes) {
+		r.scopes = slices.Clone(read[:n])
+	}
+	if n == 0 {
+		return nil
+	}
+	return r.scopes
 }

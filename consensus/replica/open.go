@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"skein/consensus/fleet"
 	"skein/consensus/history"
@@ -16,10 +17,36 @@ const DefaultTailBytes = 16 << 20
 
 // Options of Open. The zero value keeps the whole history.
 type Options struct {
-	// TailBytes bounds the history on disk: the oldest goes first. 0 keeps all of it.
+	// TailBytes is for a node that does not vote: it keeps about that much history,
+	// fills no gap and knows past states only from its oldest checkpoint on. 0
+	// keeps all of it.
 	TailBytes int64
+	// MaxBytes and MaxAge bound the history of a node that keeps all it can. Whole
+	// segments go, oldest first, when it is larger or when all their events are
+	// older; never what the older of the two newest checkpoints needs. 0 is no
+	// bound. They are not for use with TailBytes.
+	MaxBytes int64
+	MaxAge   time.Duration
+	// Now is the clock for MaxAge; nil is time.Now.
+	Now func() time.Time
+	// Observer is told of every change; nil for none.
+	Observer Observer
 	// Log receives what happened on opening and in the background. Nil is silent.
 	Log *slog.Logger
+}
+
+// retention is what the options say about what is kept, and the size of segments.
+func (o Options) retention() (k retention, segment int64) {
+	k = retention{tailBytes: o.TailBytes, maxBytes: o.MaxBytes, maxAge: o.MaxAge, now: o.Now, saveBytes: saveBytes}
+	if k.now == nil {
+		k.now = time.Now
+	}
+	segment = history.DefaultSegmentBytes
+	if bound := max(o.TailBytes, o.MaxBytes); bound > 0 {
+		k.saveBytes = max(min(bound/tailSaves, saveBytes), 1)
+		segment = min(segment, k.saveBytes)
+	}
+	return k, segment
 }
 
 // Open opens the replica in dir, or makes an empty one there. The error is
@@ -30,12 +57,11 @@ func Open(dir string, o Options) (*Replica, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Replica{dir: dir, tailBytes: o.TailBytes, saveBytes: saveBytes, log: o.Log}
-	segment := int64(history.DefaultSegmentBytes)
-	if o.TailBytes > 0 {
-		r.saveBytes = max(o.TailBytes/tailSaves, 1)
-		segment = min(segment, r.saveBytes)
+	if o.Observer == nil {
+		o.Observer = nobody{}
 	}
+	keep, segment := o.retention()
+	r := &Replica{dir: dir, retention: keep, log: o.Log, observer: o.Observer, travels: make(chan struct{}, maxTravels)}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open replica: %w", err)
 	}
@@ -53,32 +79,43 @@ func Open(dir string, o Options) (*Replica, error) {
 	if err := r.rebuild(saved); err != nil {
 		return nil, errors.Join(fmt.Errorf("open replica: %w", err), r.history.Close())
 	}
+	r.observer.Reset(r.state)
 	return r, nil
 }
 
-// loadCheckpoints reads the checkpoints, newest first, leaving out damaged ones,
-// and says up to which event the history was durable when they were written.
-func (r *Replica) loadCheckpoints() (saved []image, durable uint64, err error) {
-	seqs, err := listCheckpoints(r.dir)
+// loadCheckpoints gives the newest checkpoint that is not damaged, if there is
+// one, and says up to which event the history was durable when the newest was
+// written.
+func (r *Replica) loadCheckpoints() (saved *image, durable uint64, err error) {
+	seqs, leftovers, err := findCheckpoints(r.dir)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open replica: %w", err)
 	}
-	for _, seq := range seqs {
+	for _, name := range leftovers {
+		if err := os.Remove(filepath.Join(r.dir, name)); err != nil {
+			return nil, 0, fmt.Errorf("open replica: %w", err)
+		}
+	}
+	for n, seq := range seqs {
 		i, err := readCheckpoint(checkpointPath(r.dir, seq), seq)
 		if errors.Is(err, ErrUpgrade) {
 			return nil, 0, fmt.Errorf("open replica: %w", err)
 		}
-		if err != nil {
-			r.log.Warn("checkpoint is damaged, trying an older one", "seq", seq, "error", err)
-			durable = max(durable, seq)
-			continue
+		if err == nil && i.reset && n == 0 {
+			// The history may not have begun anew there yet. Up to the one before it
+			// is durable: it was when that was written.
+			if len(seqs) > 1 {
+				durable = seqs[1]
+			}
+			return &i, durable, nil
 		}
-		if !i.reset { // otherwise the history may not have begun anew yet
-			durable = max(durable, seq)
+		durable = max(durable, seq)
+		if err == nil {
+			return &i, durable, nil
 		}
-		saved = append(saved, i)
+		r.log.Warn("checkpoint is damaged, trying an older one", "seq", seq, "error", err)
 	}
-	return saved, durable, nil
+	return nil, durable, nil
 }
 
 func readCheckpoint(path string, seq uint64) (image, error) {
@@ -94,20 +131,20 @@ func readCheckpoint(path string, seq uint64) (image, error) {
 	return i, err
 }
 
-// rebuild makes the state from the newest checkpoint that fits to the history,
-// or from the start of the history, and replays what follows.
-func (r *Replica) rebuild(saved []image) error {
-	if len(saved) > 0 && saved[0].reset && r.history.Last().Seq < saved[0].at.Seq {
+// rebuild makes the state from a checkpoint, or from the start of the history, and
+// replays what follows.
+func (r *Replica) rebuild(saved *image) error {
+	if saved != nil && saved.reset && r.history.Last().Seq < saved.at.Seq {
 		// Restore was interrupted between its checkpoint and its gap.
-		if err := r.history.Reset(saved[0].at.Position); err != nil {
+		if err := r.history.Reset(saved.at.Position); err != nil {
 			return err
 		}
 	}
 	first := r.history.First().Seq
 	from := image{state: fleet.New()}
 	switch {
-	case len(saved) > 0 && saved[0].at.Seq >= first:
-		from = saved[0]
+	case saved != nil && saved.at.Seq >= first:
+		from = *saved
 	case first > 0:
 		return fmt.Errorf("%w: no good checkpoint in %s, and the history starts only at event %d; %s", ErrDamaged, r.dir, first+1, advice)
 	}
@@ -123,7 +160,7 @@ func (r *Replica) rebuild(saved []image) error {
 	return r.replay()
 }
 
-const advice = "move the node's replica directory away and start again, it is fetched anew from other nodes"
+const advice = "run `skein resync` while the node is stopped, then start it: it fetches a new copy from other nodes"
 
 // replay applies the history after the current place.
 func (r *Replica) replay() error {
@@ -135,7 +172,7 @@ func (r *Replica) replay() error {
 		if failed != nil {
 			return false
 		}
-		r.commit(place{max(rec.Index, r.at.index), max(rec.Term, r.at.term), rec.End()})
+		r.commit(place{max(rec.Index, r.at.index), max(rec.Term, r.at.term), rec.End()}, nil)
 		r.unsaved += int64(len(rec.Bytes()))
 		return true
 	})

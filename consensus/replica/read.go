@@ -3,41 +3,39 @@ package replica
 import (
 	"context"
 	"errors"
-	"strings"
-	"time"
 
 	"skein/consensus/event"
 	"skein/consensus/history"
 )
 
-// MaxEvents is the most events that Events gives at once.
-const MaxEvents = 10000
+// MaxEvents is the most events that Events and Query give at once.
+const MaxEvents = history.MaxEvents
 
-// Filter selects events. The zero Filter selects all.
-type Filter struct {
-	// Stream is a whole stream ("robot/abc…") or, ending in "/", a family.
-	Stream string
-	// Type is a whole type ("robot.online") or, ending in ".", a family.
-	Type string
-	// Actor is the id of who did it: a person's name or a node's id.
-	Actor string
-	// From and Until bound the time, both inclusive; zero is no bound.
-	From, Until time.Time
-}
+// What is asked and answered is the history's.
+type (
+	// Filter selects events. The zero Filter selects all.
+	Filter = history.Filter
+	// Query asks for events.
+	Query = history.Query
+	// Page answers a Query.
+	Page = history.Page
+)
 
-// Matches reports whether the filter selects e.
-func (f Filter) Matches(e event.Event) bool {
-	return matches(f.Stream, e.Stream, "/") && matches(f.Type, e.Type, ".") &&
-		(f.Actor == "" || f.Actor == e.Actor.ID) &&
-		(f.From.IsZero() || !e.Time.Before(f.From)) &&
-		(f.Until.IsZero() || !e.Time.After(f.Until))
-}
-
-func matches(pattern, s, separator string) bool {
-	if strings.HasSuffix(pattern, separator) {
-		return strings.HasPrefix(s, pattern)
+// Query gives the events that match, in the order asked for, by the indexes of
+// the history. It sees all events up to the Cursor at the time of the call.
+// Without Newest the error is ErrCompacted when event After+1 is not held here;
+// with it Page.Compacted says that older ones may match too.
+func (r *Replica) Query(ctx context.Context, q Query) (Page, error) {
+	at, _ := r.ready()
+	if q.Before == 0 || q.Before > at.Seq+1 { // the history may be ahead of the state
+		q.Before = at.Seq + 1
 	}
-	return pattern == "" || pattern == s
+	page, err := r.history.Query(ctx, q)
+	r.asked.queries.Add(1)
+	if !page.Indexed {
+		r.asked.scanned.Add(1)
+	}
+	return page, r.noticed(err)
 }
 
 // Events gives the first events after seq since that pass the filter, at most
@@ -45,26 +43,34 @@ func matches(pattern, s, separator string) bool {
 // Cursor at the time of the call were looked at. The error is ErrCompacted when
 // event since+1 is no longer held here, or ctx's.
 func (r *Replica) Events(ctx context.Context, since uint64, f Filter, limit int) ([]event.Event, error) {
-	limit = min(max(limit, 1), MaxEvents)
-	var (
-		events []event.Event
-		ended  error
-	)
-	end, _ := r.ready()
-	err := r.history.Scan(since+1, func(rec history.Record) bool {
-		if ended = ctx.Err(); ended != nil {
-			return false
-		}
-		for _, e := range rec.Events {
-			if e.Seq > since && e.Seq <= end.Seq && f.Matches(e) {
-				if events = append(events, e); len(events) == limit {
-					return false
-				}
-			}
-		}
-		return rec.Last() < end.Seq
-	})
-	return events, errors.Join(r.noticed(err), ended)
+	page, err := r.Query(ctx, Query{Filter: f, After: since, Limit: limit})
+	return page.Events, err
+}
+
+// Stats says what is held and how queries were answered.
+type Stats struct {
+	// First and Last are the first event that is held, or will be, and the last.
+	First, Last uint64
+	// Bytes is the size of the history on disk, without indexes and checkpoints.
+	Bytes int64
+	// Queries counts those since Open; Scanned those that had to read a segment
+	// through, because its index was missing or damaged.
+	Queries, Scanned uint64
+	// Checkpoints is how many there are on disk.
+	Checkpoints int
+}
+
+// Stats gives them as they are now.
+func (r *Replica) Stats() Stats {
+	at, _ := r.ready()
+	seqs, err := listCheckpoints(r.dir)
+	if err != nil {
+		r.log.Warn("checkpoints cannot be counted", "error", err)
+	}
+	return Stats{
+		First: r.First(), Last: at.Seq, Bytes: r.history.Size(),
+		Queries: r.asked.queries.Load(), Scanned: r.asked.scanned.Load(), Checkpoints: len(seqs),
+	}
 }
 
 // Records gives whole records from the one that holds event seq on: at least

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"skein/consensus/event"
@@ -40,20 +41,19 @@ type Outcome struct {
 // Replica is one node's copy of the log. It is safe for concurrent use; see the
 // package comment for who may apply.
 type Replica struct {
-	dir       string
-	tailBytes int64
-	// saveBytes is after how much new history a checkpoint is written.
-	saveBytes int64
-	log       *slog.Logger
-	history   *history.Log
+	dir string
+	retention
+	log      *slog.Logger
+	history  *history.Log
+	observer Observer
+	asked    asked
+	// travels holds a token for every past state that is being rebuilt.
+	travels chan struct{}
 
 	// apply serialises what changes the replica. It is taken before mu.
 	apply sync.Mutex
-	// tx is reused from entry to entry; guarded by apply.
-	tx *fleet.Tx
-	// unsaved is the bytes of history since the last checkpoint; guarded by apply.
-	unsaved int64
-	saver   saver
+	workbench
+	saver saver
 
 	mu sync.RWMutex
 	at place
@@ -63,6 +63,29 @@ type Replica struct {
 	failed error
 	feed   feed
 }
+
+// retention is what of the history is kept; see Options. It does not change.
+type retention struct {
+	tailBytes, maxBytes int64
+	maxAge              time.Duration
+	now                 func() time.Time
+	// saveBytes is after how much new history a checkpoint is written.
+	saveBytes int64
+}
+
+// workbench is what applying works with, again and again. It is guarded by apply.
+type workbench struct {
+	tx      *fleet.Tx
+	decoder decoder
+	encoder history.Encoder
+	// events are those of the entry that is being applied.
+	events []event.Event
+	// unsaved is the bytes of history since the last checkpoint.
+	unsaved int64
+}
+
+// asked counts queries.
+type asked struct{ queries, scanned atomic.Uint64 }
 
 // place is where a replica is.
 type place struct {
@@ -81,51 +104,58 @@ func (r *Replica) ApplyEntry(index, term uint64, data []byte) ([]Outcome, error)
 	if err != nil || index <= at.index {
 		return nil, err
 	}
-	e, err := DecodeEntry(data)
+	e, err := r.decoder.entry(data)
 	if err != nil {
 		return nil, r.fail(fmt.Errorf("apply entry %d: %w", index, err))
 	}
 	outcomes, events, err := r.decide(e)
+	if err == nil {
+		at.index, at.term = index, term
+		err = r.record(at, events)
+	}
 	if err != nil {
 		return nil, r.fail(fmt.Errorf("apply entry %d: %w", index, err))
 	}
-	at.index, at.term = index, term
+	return outcomes, nil
+}
+
+// record puts the events that are staged into the history and makes them visible.
+// at is where the replica is now, but for the entry, which is the new one.
+func (r *Replica) record(at place, events []event.Event) error {
 	if len(events) == 0 {
 		r.tx.Discard()
-		r.commit(at)
-		return outcomes, nil
+		r.commit(at, nil)
+		return nil
 	}
-	rec, err := history.NewRecord(index, term, events, at.Position)
+	rec, err := r.encoder.Record(at.index, at.term, events, at.Position)
 	if err == nil {
 		err = r.history.Append(rec)
 	}
 	if err != nil {
-		return nil, r.fail(fmt.Errorf("apply entry %d: %w", index, err))
+		return err
 	}
 	at.Position = rec.End()
-	r.commit(at)
+	r.commit(at, events)
 	r.grew(len(rec.Bytes()))
-	return outcomes, nil
+	return nil
 }
 
-// decide checks the batches of an entry and stages what they change.
+// decide checks the batches of an entry and stages what they change. The events
+// are valid until the next call.
 func (r *Replica) decide(e Entry) ([]Outcome, []event.Event, error) {
 	r.tx.Discard()
 	now := time.UnixMilli(e.TimeMillis).UTC()
 	outcomes := make([]Outcome, len(e.Batches))
-	var events []event.Event
+	events := r.events[:0]
 	for i, b := range e.Batches {
 		v, err := r.tx.Check(b, now)
 		if fault, ok := event.FaultOf(err); ok && fault.Code == event.CodeUnknownType {
 			return nil, nil, fmt.Errorf("%w: %w", ErrUpgrade, err)
 		}
 		outcomes[i] = Outcome{v.First, v.Last, err}
-		if events == nil {
-			events = v.Events
-			continue
-		}
 		events = append(events, v.Events...)
 	}
+	r.events = events
 	return outcomes, events, nil
 }
 
@@ -148,7 +178,7 @@ func (r *Replica) ApplyRecord(rec history.Record) error {
 	if err := r.history.Append(rec); err != nil {
 		return r.fail(fmt.Errorf("apply event %d: %w", rec.First(), err))
 	}
-	r.commit(place{max(rec.Index, at.index), max(rec.Term, at.term), rec.End()})
+	r.commit(place{max(rec.Index, at.index), max(rec.Term, at.term), rec.End()}, rec.Events)
 	r.grew(len(rec.Bytes()))
 	return nil
 }
@@ -156,8 +186,12 @@ func (r *Replica) ApplyRecord(rec history.Record) error {
 // stage stages the events of a record.
 func (r *Replica) stage(rec history.Record) error {
 	r.tx.Discard()
-	for _, e := range rec.Events {
-		err := r.tx.Apply(e)
+	return stage(r.tx, rec.Events)
+}
+
+func stage(tx *fleet.Tx, events []event.Event) error {
+	for i := range events {
+		err := tx.Apply(events[i])
 		if fault, ok := event.FaultOf(err); ok && fault.Code == event.CodeUnknownType {
 			return fmt.Errorf("%w: %w", ErrUpgrade, err)
 		}
@@ -169,10 +203,13 @@ func (r *Replica) stage(rec history.Record) error {
 }
 
 // commit makes the staged changes visible, all at once.
-func (r *Replica) commit(at place) {
+func (r *Replica) commit(at place, events []event.Event) {
 	r.mu.Lock()
 	r.tx.Commit()
 	r.at = at
+	if len(events) > 0 {
+		r.observer.Applied(r.state, events)
+	}
 	r.feed.tell()
 	r.mu.Unlock()
 }
@@ -223,7 +260,9 @@ func (r *Replica) cursor() event.Cursor {
 // View calls f with the state and its cursor, under a lock that holds up
 // changes: be quick, and keep no State. What the state hands out may be kept.
 func (r *Replica) View(f func(*fleet.State)) {
-	r.ViewAt(func(s *fleet.State, _ event.Cursor) { f(s) })
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	f(r.state)
 }
 
 // ViewAt is View with the cursor that belongs to the state.

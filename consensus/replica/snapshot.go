@@ -155,7 +155,7 @@ func (r *Replica) Restore(rd io.Reader) error {
 			return fmt.Errorf("restore snapshot: %w: the chain's hash after event %d is another", ErrDiverged, at.Seq)
 		}
 		r.tx.Discard()
-		r.commit(i.at)
+		r.commit(i.at, nil)
 		return nil
 	}
 	return r.install(i)
@@ -176,6 +176,17 @@ func (r *Replica) install(i image) error {
 	r.state, r.at = i.state, i.at
 	r.tx = r.state.Begin()
 	r.unsaved = 0
+	r.observer.Reset(r.state)
 	r.feed.tell()
 	return nil
+}
+
+// EncodeSnapshot gives what Restore reads, for a state that was kept elsewhere. at
+// is its place in the chain, index and term the entry of the Raft log that is
+// included.
+func EncodeSnapshot(state *fleet.State, at history.Position, index, term uint64) ([]byte, error) {
+	if state.Seq() != at.Seq {
+		return nil, fmt.Errorf("encode snapshot: the state is at event %d, its place at %d", state.Seq(), at.Seq)
+	}
+	return image{at: place{index, term, at}, state: state}.encode()
 }

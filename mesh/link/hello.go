@@ -24,14 +24,27 @@ const (
 	reasonMax = 200
 )
 
+// Told is what members tell each other about themselves at hello. What it means
+// is not this package's business. Builds that know less leave out, and ignore,
+// what they do not know.
+type Told struct {
+	// Level is the newest level of event types that the node knows; 0 is none
+	// told, which is what the first builds do.
+	Level uint64 `json:"level,omitempty"`
+	// Epoch counts how often the fleet was recovered, as far as the node knows.
+	Epoch uint64 `json:"epoch,omitempty"`
+}
+
 // greeting is the one message of hello/1, sent by the opener and then by the
-// answerer. Either a chain or a refusal, always the clock.
+// answerer. Either a chain or a refusal, always the clock. Unknown fields are
+// ignored, so what is new goes into a new field.
 type greeting struct {
 	Chain ident.Chain `json:"chain,omitempty"`
 	// UnixMillis is the sender's wall clock.
 	UnixMillis int64       `json:"unixMillis"`
 	Refusal    refusalCode `json:"refusal,omitempty"`
 	Reason     string      `json:"reason,omitempty"`
+	Told
 }
 
 type refusalCode string
@@ -68,7 +81,7 @@ func (h *Host) own() (greeting, error) {
 	if len(chain) == 0 {
 		return greeting{}, fmt.Errorf("%w: this node has not joined a fleet yet; run `skein join TOKEN` or give it a fleet file", ErrNotAdmitted)
 	}
-	return greeting{Chain: chain, UnixMillis: h.cfg.Now().UnixMilli()}, nil
+	return greeting{Chain: chain, UnixMillis: h.cfg.Now().UnixMilli(), Told: h.cfg.Tell()}, nil
 }
 
 // check decides whether the peer that showed chain is a welcome member.
@@ -102,8 +115,8 @@ func (h *Host) sayHello(ctx context.Context, c *conn) error {
 		return err
 	}
 	h.peers.beginHello(c)
-	ok, skew := false, time.Duration(0)
-	defer func() { h.peers.endHello(c, ok, skew) }()
+	var brought *heard
+	defer func() { h.peers.endHello(c, brought) }()
 
 	raw, err := h.negotiate(ctx, c, helloProtocol, handshakeTimeout)
 	if err != nil {
@@ -113,7 +126,7 @@ func (h *Host) sayHello(ctx context.Context, c *conn) error {
 	stop := context.AfterFunc(ctx, func() { raw.Reset() })
 	defer stop()
 	raw.SetDeadline(time.Now().Add(handshakeTimeout))
-	sent, start := h.cfg.Now(), time.Now()
+	start := time.Now()
 	if err := wire.WriteJSON(raw, mine, helloMax); err != nil {
 		return h.explain(ctx, c, "say hello", err)
 	}
@@ -128,9 +141,9 @@ func (h *Host) sayHello(ctx context.Context, c *conn) error {
 		raw.Reset()
 		return err
 	}
-	// Half the round trip lies between the peer's clock and the answer's arrival.
-	skew = time.UnixMilli(answer.UnixMillis).Sub(sent.Add(time.Since(start) / 2))
-	ok = true
+	// The peer looked at its clock in the middle of the round trip.
+	brought = &heard{answer.Told, time.UnixMilli(answer.UnixMillis), start.Add(time.Since(start) / 2)}
+	h.cfg.Heard(c.remote.node, answer.Told)
 	return nil
 }
 
@@ -145,8 +158,8 @@ func refusedByPeer(id ident.NodeID, g greeting) error {
 // answers: the opener may use it the moment it has read the answer.
 func (h *Host) answerHello(c *conn, raw network.Stream) {
 	h.peers.beginHello(c)
-	ok, skew := false, time.Duration(0)
-	defer func() { h.peers.endHello(c, ok, skew) }()
+	var brought *heard
+	defer func() { h.peers.endHello(c, brought) }()
 
 	theirs, err := readGreeting(raw)
 	if err != nil {
@@ -162,8 +175,9 @@ func (h *Host) answerHello(c *conn, raw network.Stream) {
 		h.cfg.Log.Debug("hello refused", "peer", c.remote.node, "err", err)
 		answer = h.refusal(err)
 	} else {
-		skew, ok = time.UnixMilli(theirs.UnixMillis).Sub(h.cfg.Now()), true
-		h.peers.endHelloEarly(c, skew)
+		brought = &heard{theirs.Told, time.UnixMilli(theirs.UnixMillis), time.Now()}
+		h.peers.endHelloEarly(c, brought)
+		h.cfg.Heard(c.remote.node, theirs.Told)
 	}
 	if err := wire.WriteJSON(raw, answer, helloMax); err != nil {
 		h.cfg.Log.Debug("hello not answered", "peer", c.remote.node, "err", err)
@@ -186,29 +200,30 @@ func (t *peerTable) beginHello(c *conn) {
 }
 
 // endHello wakes those who wait in waitVerified.
-func (t *peerTable) endHello(c *conn, ok bool, skew time.Duration) {
+func (t *peerTable) endHello(c *conn, brought *heard) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.hellos--
-	t.settle(c, ok, skew)
+	t.settle(c, brought)
 }
 
 // endHelloEarly settles a hello that succeeded while its stream still runs.
-func (t *peerTable) endHelloEarly(c *conn, skew time.Duration) {
+func (t *peerTable) endHelloEarly(c *conn, brought *heard) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.settle(c, true, skew)
+	t.settle(c, brought)
 }
 
-func (t *peerTable) settle(c *conn, ok bool, skew time.Duration) {
-	if ok && !c.verified {
+// settle ends a hello; brought is nil if it failed.
+func (t *peerTable) settle(c *conn, brought *heard) {
+	if brought != nil && !c.verified {
 		c.verified = true
 		if scope, is := c.raw.Scope().(*connScope); is {
 			scope.verified()
 		}
 	}
-	if ok {
-		c.skew = skew
+	if brought != nil {
+		c.heard = *brought
 	}
 	close(c.settled)
 	c.settled = make(chan struct{})

@@ -38,6 +38,11 @@ type Config struct {
 	// because somebody in it was revoked; nil if it is. It is asked at hello. Nil
 	// trusts every chain.
 	Vouched func(ident.Chain) error
+	// Tell is what hello tells others about this node; nil tells nothing.
+	Tell func() Told
+	// Heard is called after every hello with what the node told. It must not call
+	// the Host.
+	Heard func(ident.NodeID, Told)
 	// Now is the wall clock that hello tells; nil is time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -112,6 +117,12 @@ func withDefaults(cfg Config) Config {
 	if cfg.Vouched == nil {
 		cfg.Vouched = func(ident.Chain) error { return nil }
 	}
+	if cfg.Tell == nil {
+		cfg.Tell = func() Told { return Told{} }
+	}
+	if cfg.Heard == nil {
+		cfg.Heard = func(ident.NodeID, Told) {}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -180,21 +191,57 @@ func (h *Host) Connected() []ident.NodeID {
 	return out
 }
 
-// Skew is the node's wall clock minus this node's, as told at the newest hello
-// of a connection that is still open; the error is at most the round trip.
+// Skew is the node's wall clock minus this node's, by the newest hello of a
+// connection that is still open; the error is at most the round trip. Since then
+// the node's clock is taken to have run on as this node's monotonic one, so a
+// jump of this node's own clock shows at once and one of the other at the next
+// Greet.
 func (h *Host) Skew(id ident.NodeID) (time.Duration, bool) {
-	r := h.peers.find(id)
-	if r == nil {
+	heard, ok := h.peers.heard(id)
+	if !ok {
 		return 0, false
 	}
-	h.peers.mu.Lock()
-	defer h.peers.mu.Unlock()
-	for i := len(r.conns) - 1; i >= 0; i-- {
-		if r.conns[i].verified {
-			return r.conns[i].skew, true
-		}
+	return heard.clock.Add(time.Since(heard.at)).Sub(h.cfg.Now().Round(0)), true
+}
+
+// Told is what the node told about itself at that hello.
+func (h *Host) Told(id ident.NodeID) (Told, bool) {
+	heard, ok := h.peers.heard(id)
+	return heard.told, ok
+}
+
+// Greet says hello to a member, over a new connection if there is none, so that
+// Skew and Told are of now. ctx bounds it, 10 s if it has no deadline.
+func (h *Host) Greet(ctx context.Context, id ident.NodeID) error {
+	if err := h.greet(ctx, id); err != nil {
+		return fmt.Errorf("say hello to %s: %w", id.Short(), err)
 	}
-	return 0, false
+	return nil
+}
+
+func (h *Host) greet(ctx context.Context, id ident.NodeID) error {
+	if err := h.welcome(id); err != nil {
+		return err
+	}
+	r := h.peers.find(id)
+	if r == nil {
+		return fmt.Errorf("%w: no address of it is known yet", ErrUnreachable)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+	}
+	c, fresh, err := h.memberConn(ctx, r)
+	if err != nil || fresh {
+		return err
+	}
+	done, err := h.takeTurn(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return h.sayHello(ctx, c)
 }
 
 func (h *Host) connected(_ network.Network, raw network.Conn) {

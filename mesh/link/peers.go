@@ -57,8 +57,16 @@ type conn struct {
 	verified  bool
 	hellos    int           // running now, either side's
 	settled   chan struct{} // closed, and made anew, when a hello ends
-	skew      time.Duration
+	heard     heard
 	idleSince time.Time
+}
+
+// heard is what the newest hello of a connection brought.
+type heard struct {
+	told Told
+	// clock is what the peer's wall clock showed at the moment at, which is of
+	// this node's monotonic clock.
+	clock, at time.Time
 }
 
 func newPeerTable(store peerstore.Peerstore, self ident.NodeID, max int) *peerTable {
@@ -170,6 +178,24 @@ func (t *peerTable) find(id ident.NodeID) *remote {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.byNode[id]
+}
+
+// heard is what the newest hello with a node brought that is still connected.
+func (t *peerTable) heard(id ident.NodeID) (heard, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.byNode[id]
+	if r == nil {
+		return heard{}, false
+	}
+	var newest heard
+	found := false
+	for _, c := range r.conns {
+		if c.verified && (!found || c.heard.at.After(newest.at)) {
+			newest, found = c.heard, true
+		}
+	}
+	return newest, found
 }
 
 // opened records a connection, unless it is recorded or closed already; the

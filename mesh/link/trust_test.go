@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +172,74 @@ func TestSkewIsToldBothWays(t *testing.T) {
 	}
 }
 
+// TestNewsOfAMember: what a node tells about itself arrives, also after it has
+// changed; and the clocks are compared anew, while a jump of the own clock shows
+// by itself.
+func TestNewsOfAMember(t *testing.T) {
+	f := newFleet(t)
+	var level atomic.Uint64
+	var ahead, other atomic.Int64
+	level.Store(2)
+	heard := make(chan Told, 8)
+	own := f.member(func(cfg *Config, _ *limits) {
+		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		cfg.Heard = func(_ ident.NodeID, told Told) { heard <- told }
+	})
+	peer := f.member(func(cfg *Config, _ *limits) {
+		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(other.Load())) }
+		cfg.Tell = func() Told { return Told{Level: level.Load(), Epoch: 7} }
+	})
+	near := func(what string, want time.Duration) {
+		t.Helper()
+		if got, ok := own.Skew(peer.ID()); !ok || (got-want).Abs() > 2*time.Second {
+			t.Fatalf("%s: skew %v, %v; want about %v", what, got, ok, want)
+		}
+	}
+	if err := own.Greet(ctxFor(t, 5*time.Second), peer.ID()); !errors.Is(err, ErrUnreachable) {
+		t.Fatalf("a node without address was greeted: %v", err)
+	}
+	own.Know(peer.endpoint())
+	if err := own.Greet(ctxFor(t, 5*time.Second), peer.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := own.Told(peer.ID()); !ok || got != (Told{2, 7}) || <-heard != got {
+		t.Fatalf("told %+v, %v", got, ok)
+	}
+	if got, ok := peer.Told(own.ID()); !ok || got != (Told{}) {
+		t.Fatalf("one that tells nothing told %+v, %v", got, ok)
+	}
+	near("at first", 0)
+	ahead.Store(int64(time.Hour))
+	near("own clock jumped", -time.Hour)
+	level.Store(3)
+	other.Store(int64(time.Hour))
+	near("the other jumped, not asked yet", -time.Hour)
+	if err := own.Greet(ctxFor(t, 5*time.Second), peer.ID()); err != nil {
+		t.Fatal(err)
+	}
+	near("asked", 0)
+	if got, _ := own.Told(peer.ID()); got.Level != 3 || len(own.swarm.Conns()) != 1 {
+		t.Fatalf("told %+v over %d connections", got, len(own.swarm.Conns()))
+	}
+	peer.refuse(own.ID())
+	if err := own.Greet(ctxFor(t, 5*time.Second), peer.ID()); !errors.Is(err, ErrRefused) {
+		t.Fatalf("one that refuses was greeted: %v", err)
+	}
+}
+
+// TestOlderGreetings: hello of the first builds has no news, and theirs does not
+// mind ours.
+func TestOlderGreetings(t *testing.T) {
+	var g greeting
+	if err := json.Unmarshal([]byte(`{"unixMillis":5}`), &g); err != nil || g.Told != (Told{}) {
+		t.Fatalf("read %+v, %v", g, err)
+	}
+	b, err := json.Marshal(greeting{UnixMillis: 5, Told: Told{Level: 2}})
+	if err != nil || string(b) != `{"unixMillis":5,"level":2}` {
+		t.Fatalf("wrote %s, %v", b, err)
+	}
+}
+
 func TestGarbageHelloIsRefused(t *testing.T) {
 	f := newFleet(t)
 	server := f.member()
@@ -260,7 +329,7 @@ func TestMemberStreamWaitsForARunningHello(t *testing.T) {
 		t.Fatalf("did not wait: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	a.peers.endHello(c, true, 0)
+	a.peers.endHello(c, &heard{})
 	if err := <-opened; err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +357,7 @@ func TestHelloThatIsCompleteOnOneSideIsRepaired(t *testing.T) {
 func verifyByHand(n *node) {
 	c := n.peers.all()[0]
 	n.peers.beginHello(c)
-	n.peers.endHello(c, true, 0)
+	n.peers.endHello(c, &heard{})
 }
 
 func TestEndpointsThatLieAreIgnored(t *testing.T) {

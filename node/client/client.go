@@ -67,7 +67,13 @@ type Options struct {
 	// Identity is the person to log in as; nil asks without a token.
 	Identity *Identity
 	// Timeout bounds each call, logging in included; 0 leaves that to the context.
+	// It does not bound Backup and Watch.
 	Timeout time.Duration
+	// Read is how fresh answers about the fleet must be; "" is view.Local.
+	Read view.Read
+	// At is the moment that questions about the fleet are about, as view.ParseAt
+	// reads it; "" is the present.
+	At string
 	// Now is the wall clock, to see that a token has expired.
 	Now func() time.Time
 	// Dial makes connections to "http://" addresses; nil is the machine's own
@@ -88,6 +94,8 @@ type Client struct {
 	endpoints []endpoint
 	identity  *Identity
 	timeout   time.Duration
+	read      view.Read
+	at        string
 	now       func() time.Time
 	local     bool // all endpoints are control sockets
 
@@ -102,7 +110,7 @@ func New(o Options) (*Client, error) {
 	if len(o.Addresses) == 0 {
 		return nil, fmt.Errorf("%w: no address was given", ErrUnreachable)
 	}
-	c := &Client{identity: o.Identity, timeout: o.Timeout, now: o.Now, local: true}
+	c := &Client{identity: o.Identity, timeout: o.Timeout, read: o.Read, at: o.At, now: o.Now, local: true}
 	for _, a := range o.Addresses {
 		e, err := newEndpoint(a, o.Dial)
 		if err != nil {
@@ -158,6 +166,15 @@ func (c *Client) limit(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeout(ctx, c.timeout)
 }
 
+// request is one thing to ask.
+type request struct {
+	method, path, token string
+	body                []byte
+	// The answer goes to out, decoded, or as it is to sink.
+	out  any
+	sink io.Writer
+}
+
 // get asks path and decodes the answer into out.
 func (c *Client) get(ctx context.Context, path string, query url.Values, out any) error {
 	if len(query) > 0 {
@@ -165,40 +182,54 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, out any
 	}
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
-	if c.local || c.identity == nil {
-		err := c.send(ctx, http.MethodGet, path, "", nil, out)
-		if p, ok := errors.AsType[*view.Problem](err); ok && p.Status == http.StatusUnauthorized && c.identity == nil {
-			return ErrNoIdentity
-		}
-		return err
+	return c.ask(ctx, request{method: http.MethodGet, path: path, out: out})
+}
+
+// ask asks something that the owner of a control socket may ask without being a
+// person.
+func (c *Client) ask(ctx context.Context, r request) error {
+	if !c.local && c.identity != nil {
+		return c.sendAsPerson(ctx, r)
 	}
-	return c.sendAsPerson(ctx, http.MethodGet, path, nil, out)
+	err := c.send(ctx, r)
+	if p, ok := errors.AsType[*view.Problem](err); ok && p.Status == http.StatusUnauthorized && c.identity == nil {
+		return ErrNoIdentity
+	}
+	return err
 }
 
 // post sends in to path as the client's person and decodes the answer into out.
 func (c *Client) post(ctx context.Context, path string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return fmt.Errorf("encode request: %w", err)
+	return c.change(ctx, http.MethodPost, path, in, out)
+}
+
+func (c *Client) change(ctx context.Context, method, path string, in, out any) error {
+	r := request{method: method, path: path, out: out}
+	if in != nil {
+		var err error
+		if r.body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
 	}
 	if c.identity == nil {
 		return ErrNoIdentity
 	}
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
-	return c.sendAsPerson(ctx, http.MethodPost, path, body, out)
+	return c.sendAsPerson(ctx, r)
 }
 
 // sendAsPerson sends one request with a token. A token that the node no longer
 // takes (its issuer is no voter any more) is renewed once; the refused request
 // has had no effect.
-func (c *Client) sendAsPerson(ctx context.Context, method, path string, body []byte, out any) error {
+func (c *Client) sendAsPerson(ctx context.Context, r request) error {
 	for attempt := 0; ; attempt++ {
 		token, err := c.token(ctx)
 		if err != nil {
 			return err
 		}
-		err = c.send(ctx, method, path, token, body, out)
+		r.token = token
+		err = c.send(ctx, r)
 		refused, ok := errors.AsType[*view.Problem](err)
 		if !ok || refused.Status != http.StatusUnauthorized || attempt > 0 {
 			return err
@@ -208,7 +239,7 @@ func (c *Client) sendAsPerson(ctx context.Context, method, path string, body []b
 }
 
 // send goes through the addresses, the one that answered last first.
-func (c *Client) send(ctx context.Context, method, path, token string, body []byte, out any) error {
+func (c *Client) send(ctx context.Context, r request) error {
 	c.mu.Lock()
 	first := c.first
 	c.mu.Unlock()
@@ -217,7 +248,7 @@ func (c *Client) send(ctx context.Context, method, path, token string, body []by
 	for i := range c.endpoints {
 		at := (first + i) % len(c.endpoints)
 		e := c.endpoints[at]
-		err := e.roundTrip(ctx, method, path, token, body, out)
+		err := e.roundTrip(ctx, r)
 		t, lost := errors.AsType[*transportError](err)
 		if !lost {
 			c.mu.Lock()
@@ -228,7 +259,7 @@ func (c *Client) send(ctx context.Context, method, path, token string, body []by
 		if ctx.Err() != nil {
 			return fmt.Errorf("ask %s: %w", e.shown, ctx.Err())
 		}
-		if method != http.MethodGet && !t.dialing {
+		if r.method != http.MethodGet && !t.dialing {
 			return fmt.Errorf("%w at %s: %w: %w", ErrUnreachable, e.shown, ErrMaybeDone, t.err)
 		}
 		tried, last = append(tried, e.shown), t.err
@@ -245,17 +276,19 @@ type transportError struct {
 func (e *transportError) Error() string { return e.err.Error() }
 func (e *transportError) Unwrap() error { return e.err }
 
-func (e endpoint) roundTrip(ctx context.Context, method, path, token string, body []byte, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, e.base+path, bytes.NewReader(body))
+func (e endpoint) roundTrip(ctx context.Context, r request) error {
+	req, err := http.NewRequestWithContext(ctx, r.method, e.base+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
-	req.Header.Set("Accept", "application/json")
-	if body != nil {
+	if r.sink == nil {
+		req.Header.Set("Accept", "application/json")
+	}
+	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+	if r.token != "" {
+		req.Header.Set("Authorization", "Bearer "+r.token)
 	}
 	resp, err := e.http.Do(req)
 	if err != nil {
@@ -263,6 +296,9 @@ func (e endpoint) roundTrip(ctx context.Context, method, path, token string, bod
 		return &transportError{withoutAddress(err), ok && op.Op == "dial"}
 	}
 	defer resp.Body.Close()
+	if r.sink != nil && resp.StatusCode == http.StatusOK {
+		return e.copyTo(r.sink, resp)
+	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
 		return &transportError{fmt.Errorf("read answer: %w", err), false}
@@ -270,7 +306,19 @@ func (e endpoint) roundTrip(ctx context.Context, method, path, token string, bod
 	if len(answer) > maxAnswerBytes {
 		return fmt.Errorf("the answer of %s is larger than %d MB; ask for fewer with --limit", e.shown, maxAnswerBytes>>20)
 	}
-	return e.decode(resp, answer, out)
+	return e.decode(resp, answer, r.out)
+}
+
+// copyTo passes a long answer on. What was written when it fails is not all of
+// it, so nobody else is asked for the rest.
+func (e endpoint) copyTo(sink io.Writer, resp *http.Response) error {
+	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != backupType {
+		return fmt.Errorf("%w: %s answered with %q instead of a backup; check --http", ErrNotSkein, e.shown, kind)
+	}
+	if _, err := io.Copy(sink, resp.Body); err != nil {
+		return fmt.Errorf("receive from %s: %w; try again, or another node with --http", e.shown, err)
+	}
+	return nil
 }
 
 // withoutAddress drops what net and net/http put in front, as the address is

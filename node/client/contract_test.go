@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -24,6 +25,9 @@ type realFace struct {
 	node, admin ident.Key
 	log         []view.Event
 	left        bool
+	leader      ident.NodeID
+	read        view.Read
+	breaks      bool // backups break midway
 }
 
 func (f *realFace) KeyOf(kid ident.NodeID) (ed25519.PublicKey, bool) {
@@ -35,27 +39,81 @@ func (f *realFace) Person(name string) (auth.Person, bool) {
 }
 
 func (f *realFace) Look() view.Picture {
-	return view.Picture{
+	p := view.Picture{
 		Fleet:  view.Fleet{Name: "geese", AsOf: view.AsOf{Cursor: view.Cursor{History: "h", Seq: uint64(len(f.log))}}},
 		Robots: []view.Robot{{ID: f.node.ID(), Name: "grey goose/1", Status: view.Offline}},
 	}
+	if f.leader != "" {
+		p.Fleet.Leader = &view.NodeRef{ID: f.leader}
+	}
+	return p
 }
 func (f *realFace) Nodes() view.Nodes {
 	return view.Nodes{Nodes: []view.Node{{ID: f.node.ID(), Name: "grey goose/1"}}}
 }
-func (f *realFace) Raft() view.Raft { return view.Raft{Node: f.node.ID(), State: "leader"} }
+func (f *realFace) Raft() view.Raft {
+	return view.Raft{Node: f.node.ID(), State: "leader", Voters: []ident.NodeID{"v"}}
+}
 func (f *realFace) Watch() (<-chan struct{}, func()) {
 	return nil, func() {}
 }
 
-func (f *realFace) Events(_ context.Context, since uint64, fit view.EventFilter, limit int) ([]view.Event, bool, error) {
-	var page []view.Event
+func (f *realFace) Query(_ context.Context, q view.EventQuery) (view.EventPage, error) {
+	var page view.EventPage
 	for _, e := range f.log {
-		if e.Seq > since && strings.HasPrefix(e.Type, fit.Type) && len(page) < limit {
-			page = append(page, e)
+		if e.Seq > q.After && strings.HasPrefix(e.Type, q.Type) && len(page.Events) < q.Limit {
+			page.Events = append(page.Events, e)
 		}
 	}
-	return page, false, nil
+	return page, nil
+}
+
+func (f *realFace) Await(_ context.Context, read view.Read) (view.Fresh, error) {
+	f.read = read
+	return view.Fresh{}, nil
+}
+
+func (f *realFace) PictureAt(_ context.Context, at view.At) (view.Picture, error) {
+	p := f.Look()
+	p.Fleet.AsOf.At = &view.Moment{Seq: at.Seq}
+	return p, nil
+}
+
+func (f *realFace) NodesAt(_ context.Context, at view.At) (view.Nodes, error) {
+	return view.Nodes{AsOf: view.AsOf{At: &view.Moment{Seq: at.Seq}}}, nil
+}
+
+func (f *realFace) Groups(_ context.Context, at *view.At) (view.Groups, error) {
+	return view.Groups{Groups: []view.Group{{Name: "g"}}, AsOf: view.AsOf{At: &view.Moment{Seq: at.Seq}}}, nil
+}
+
+func (f *realFace) Decided(_ context.Context, at *view.At) (view.Decided, error) {
+	return view.Decided{StateHash: "h", AsOf: view.AsOf{At: &view.Moment{Seq: at.Seq}}}, nil
+}
+
+func (f *realFace) Diff(_ context.Context, a, b view.At) (view.Diff, error) {
+	return view.Diff{From: view.Moment{Seq: a.Seq}, To: view.Moment{Seq: b.Seq}}, nil
+}
+
+func (f *realFace) Overview(context.Context, *view.At) (view.Overview, error) {
+	return view.Overview{}, nil
+}
+func (f *realFace) Deployments(context.Context, *view.At) (view.Deployments, error) {
+	return view.Deployments{}, nil
+}
+func (f *realFace) Alerts(context.Context, *view.At) (view.Alerts, error) { return view.Alerts{}, nil }
+
+func (f *realFace) TransferLeader(_ context.Context, to ident.NodeID) error {
+	f.leader = to
+	return nil
+}
+
+func (f *realFace) Backup(_ context.Context, w io.Writer) error {
+	_, err := io.WriteString(w, strings.Repeat("backup ", 1<<20))
+	if err == nil && f.breaks {
+		err = errors.New("the disk failed")
+	}
+	return err
 }
 
 func (f *realFace) Propose(_ context.Context, _ string, drafts []view.Draft) (view.Receipt, error) {
@@ -86,7 +144,7 @@ func startRealFace(t *testing.T) (f *realFace, address string) {
 	clock := func() time.Time { return now().AddDate(-1, 0, 0) }
 	service := auth.New(auth.Config{Key: f.node, Fleet: ident.FleetIDOf(f.admin.Public()), Directory: f, Now: clock, Log: quiet})
 	server, err := rest.New(rest.Config{
-		Root: f.admin.Public(), Auth: service, Fleet: f, Events: f, Proposer: f, Node: f,
+		Root: f.admin.Public(), Auth: service, Fleet: f, Past: f, Reads: f, Events: f, Proposer: f, Node: f,
 		AllowOrigin: func(string) bool { return false }, Now: clock, Log: quiet,
 	})
 	if err != nil {
@@ -146,6 +204,90 @@ func TestTheRealServerUnderstandsTheClient(t *testing.T) {
 	must("leave", c.Leave(ctx))
 	if !f.left {
 		t.Error("the node did not leave")
+	}
+}
+
+func TestTheRealServerUnderstandsWhatIsNew(t *testing.T) {
+	f, address := startRealFace(t)
+	o := Options{Addresses: []string{address}, Identity: &Identity{"admin", f.admin}, Read: view.Linearizable, At: "7"}
+	c := connect(t, o)
+	ctx, id := t.Context(), f.node.ID()
+	must := func(what string, asOf *view.AsOf, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if asOf != nil && (asOf.At == nil || asOf.At.Seq != 7 || asOf.Read != view.Linearizable || f.read != view.Linearizable) {
+			t.Errorf("%s: asOf %+v", what, asOf)
+		}
+		f.read = ""
+	}
+	fleet, err := c.Fleet(ctx)
+	must("fleet", &fleet.AsOf, err)
+	robots, err := c.Robots(ctx)
+	must("robots", &robots.AsOf, err)
+	robot, err := c.Robot(ctx, "grey goose/1")
+	must("robot", &robot.AsOf, err)
+	nodes, err := c.Nodes(ctx)
+	must("nodes", &nodes.AsOf, err)
+	groups, err := c.Groups(ctx)
+	must("groups", &groups.AsOf, err)
+	decided, err := c.Decided(ctx, "7")
+	must("state", &decided.AsOf, err)
+	diff, err := c.Diff(ctx, "3", "2026-01-01T00:00:00Z")
+	must("diff", nil, err)
+	if diff.From.Seq != 3 {
+		t.Errorf("diff %+v", diff)
+	}
+	done, err := c.Step(ctx, id, "provision", view.Provision{Version: "2"})
+	must("provision", nil, err)
+	if done.Robot == nil || done.Robot.ID != id || done.Receipt.Last != 1 {
+		t.Errorf("provision: %+v", done)
+	}
+	for _, step := range []string{"activate", "deactivate", "maintenance", "maintenance/end", "recover", "retire"} {
+		_, err := c.Step(ctx, id, step, view.Why{Reason: "r"})
+		must(step, nil, err)
+	}
+	_, err = c.Step(ctx, id, "fail", view.Fail{Message: "m", Kind: "hardware"})
+	must("fail", nil, err)
+	_, err = c.CreateGroup(ctx, view.NewGroup{Name: "a b"})
+	must("create group", nil, err)
+	_, err = c.AddToGroup(ctx, "a b", id)
+	must("add to group", nil, err)
+	_, err = c.RemoveFromGroup(ctx, "a b", id)
+	must("remove from group", nil, err)
+	_, err = c.DeleteGroup(ctx, "a b")
+	must("delete group", nil, err)
+	var types []string
+	for _, e := range f.log {
+		types = append(types, e.Type)
+	}
+	if got := strings.Join(types, " "); got != "robot.provisioned robot.activated robot.deactivated robot.maintenance_started robot.maintenance_ended robot.recovered robot.retired robot.failed "+
+		"group.created group.robot_added group.robot_removed group.deleted" {
+		t.Errorf("proposed: %s", got)
+	}
+	transferred, err := c.TransferLeader(ctx, "v")
+	must("transfer", nil, err)
+	if f.leader != "v" || transferred.From.ID != id {
+		t.Errorf("transferred %+v to %s", transferred, f.leader)
+	}
+}
+
+// A backup is passed on whole, or with an error.
+func TestTheRealServersBackup(t *testing.T) {
+	f, address := startRealFace(t)
+	c := connect(t, Options{Addresses: []string{address}, Identity: &Identity{"admin", f.admin}})
+	var got strings.Builder
+	if err := c.Backup(t.Context(), &got); err != nil || got.Len() != 7<<20 {
+		t.Errorf("%d bytes, %v", got.Len(), err)
+	}
+	f.breaks = true
+	if err := c.Backup(t.Context(), io.Discard); err == nil {
+		t.Error("a backup that broke looks whole")
+	}
+	anonymous := connect(t, Options{Addresses: []string{address}})
+	if err := anonymous.Backup(t.Context(), io.Discard); !errors.Is(err, ErrNoIdentity) {
+		t.Errorf("without identity: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,12 +28,27 @@ const (
 	MinRaftTiming = 20 * time.Millisecond
 	MaxRaftTiming = 30 * time.Second
 
+	// MinReplaceAfter and MaxReplaceAfter bound Raft.ReplaceAfter, if it is not 0.
+	// A restart with its disk check must not cost a voter its place.
+	MinReplaceAfter = 30 * time.Second
+	MaxReplaceAfter = 30 * 24 * time.Hour
+
+	// MinHistoryBytes and MinHistoryAge are the least of History, if not 0: a little
+	// more than what the newest checkpoints need.
+	MinHistoryBytes = 64 << 20
+	MinHistoryAge   = time.Hour
+
+	// MinBackupEvery and MaxBackupEvery bound Backup.Every, MaxBackups Backup.Keep.
+	MinBackupEvery = time.Minute
+	MaxBackupEvery = 366 * 24 * time.Hour
+	MaxBackups     = 1000
+
 	maxInterfaceName = 15 // IFNAMSIZ without its zero byte
 )
 
 // check returns the first fault, without file and line.
 func (c Config) check() *Error {
-	for _, fault := range []*Error{c.checkNode(), c.checkMesh(), c.checkPorts(), c.checkRaft(), c.checkLog()} {
+	for _, fault := range []*Error{c.checkNode(), c.checkMesh(), c.checkPorts(), c.checkRaft(), c.checkHistory(), c.checkBackup(), c.checkLog()} {
 		if fault != nil {
 			return fault
 		}
@@ -125,7 +141,33 @@ func (c Config) checkRaft() *Error {
 	case c.Raft.Beat*3 > c.Raft.Election:
 		return bad("raft.heartbeat", "is %v; it must be at most a third of raft.election (%v)", c.Raft.Beat, c.Raft.Election)
 	}
-	return oneOf("raft.store", c.Raft.Store, "bolt")
+	if after := c.Raft.ReplaceAfter; after != 0 && (after < MinReplaceAfter || after > MaxReplaceAfter) {
+		return bad("raft.replace_after", "is %v; it must be \"0s\" for never, or %v to %v, written with a unit, such as \"10m\"",
+			after, MinReplaceAfter, MaxReplaceAfter)
+	}
+	return oneOf("raft.store", c.Raft.Store, "bolt", "wal")
+}
+
+func (c Config) checkHistory() *Error {
+	switch h := c.History; {
+	case h.MaxAge != 0 && h.MaxAge < MinHistoryAge:
+		return bad("history.max_age", "is %v; it must be \"0s\" for no bound, or at least %v, written with a unit, such as \"720h\"", h.MaxAge, MinHistoryAge)
+	case h.MaxBytes != 0 && h.MaxBytes < MinHistoryBytes:
+		return bad("history.max_bytes", "is %d; it must be 0 for no bound, or at least %d bytes", h.MaxBytes, MinHistoryBytes)
+	}
+	return nil
+}
+
+func (c Config) checkBackup() *Error {
+	switch b := c.Backup; {
+	case b.Dir != "" && (!filepath.IsAbs(b.Dir) || strings.ContainsRune(b.Dir, 0)):
+		return bad("backup.dir", "%q is no absolute path; name a directory such as \"/var/backups/skein\"", b.Dir)
+	case b.Every < MinBackupEvery || b.Every > MaxBackupEvery:
+		return bad("backup.every", "is %v; it must be %v to %v, written with a unit, such as \"24h\"", b.Every, MinBackupEvery, MaxBackupEvery)
+	case b.Keep < 1 || b.Keep > MaxBackups:
+		return bad("backup.keep", "is %d; it must be 1 to %d", b.Keep, MaxBackups)
+	}
+	return nil
 }
 
 func (c Config) checkLog() *Error {

@@ -26,6 +26,10 @@ type Config struct {
 	Mesh Mesh `toml:"mesh"`
 	// Raft is the timing and the store of a voter.
 	Raft Raft `toml:"raft"`
+	// History is how much of the log's past stays on the disk.
+	History History `toml:"history"`
+	// Backup is the backups that the node makes by itself.
+	Backup Backup `toml:"backup"`
 	// Log is what is written to standard error.
 	Log Log `toml:"log"`
 }
@@ -57,8 +61,30 @@ type Raft struct {
 	Beat time.Duration `toml:"heartbeat"`
 	// Commit is how late the others hear of a decision if everything faster failed.
 	Commit time.Duration `toml:"commit"`
-	// Store is the kind of raft log: "bolt".
+	// Store is the kind of raft log: "bolt" or "wal".
 	Store string `toml:"store"`
+	// ReplaceAfter is how long a voter may be silent before an approved spare takes
+	// its place; 0 is for ever.
+	ReplaceAfter time.Duration `toml:"replace_after"`
+}
+
+// History is how much of the log's past stays on the disk of a node that may
+// vote. Others keep 16 MiB, or MaxBytes if that is less.
+type History struct {
+	// MaxAge is how old events get; 0 is no bound.
+	MaxAge time.Duration `toml:"max_age"`
+	// MaxBytes is how much is kept; 0 is no bound.
+	MaxBytes int64 `toml:"max_bytes"`
+}
+
+// Backup is the backups that the node makes by itself.
+type Backup struct {
+	// Dir is where they go, an absolute path; empty means none.
+	Dir string `toml:"dir"`
+	// Every is the time from one to the next.
+	Every time.Duration `toml:"every"`
+	// Keep is how many stay.
+	Keep int `toml:"keep"`
 }
 
 // Log is what is written to standard error.
@@ -87,8 +113,11 @@ func Default() Config {
 			Beat:     110 * time.Millisecond,
 			Commit:   time.Second,
 			Store:    "bolt",
+
+			ReplaceAfter: 10 * time.Minute,
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Backup: Backup{Every: 24 * time.Hour, Keep: 7},
+		Log:    Log{Level: "info", Format: "text"},
 	}
 }
 

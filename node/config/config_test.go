@@ -73,7 +73,15 @@ election = "2s"
 lease = "500ms"
 heartbeat = "100ms"
 commit = "50ms"
-store = "bolt"
+store = "wal"
+replace_after = "0s"
+[history]
+max_age = "2160h"
+max_bytes = 10_000_000_000
+[backup]
+dir = "/var/backups/skein"
+every = "6h"
+keep = 28
 [log]
 level = "debug"
 format = "json"
@@ -85,8 +93,10 @@ format = "json"
 		Data: "/srv/skein", Name: "Küche 1", Type: "lekiwi", FleetFile: "/etc/skein/fleet.json", HTTP: "127.0.0.1:0", Voter: true,
 		Mesh: Mesh{LinkPort: 1, GossipPort: 65535, Interfaces: []string{"wlan0", "eth0"},
 			Peers: []string{"192.0.2.7:7781", "[2001:db8::1]:7781", "dock.local:9"}},
-		Raft: Raft{Election: 2e9, Lease: 5e8, Beat: 1e8, Commit: 5e7, Store: "bolt"},
-		Log:  Log{Level: "debug", Format: "json"},
+		Raft:    Raft{Election: 2e9, Lease: 5e8, Beat: 1e8, Commit: 5e7, Store: "wal"},
+		History: History{MaxAge: 90 * 24 * time.Hour, MaxBytes: 1e10},
+		Backup:  Backup{Dir: "/var/backups/skein", Every: 6 * time.Hour, Keep: 28},
+		Log:     Log{Level: "debug", Format: "json"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -110,7 +120,7 @@ func TestFaults(t *testing.T) {
 		{"inline table", "mesh = { mdsn = true }", `f.toml:1: mesh.mdsn: unknown key; did you mean "mesh.mdns"?`},
 		{"quoted with a dot", `"mesh.mdns" = true`, `f.toml:1: "mesh.mdns": unknown key; did you mean "mdns" in the table [mesh]?`},
 		{"nothing near", "[log]\ncompression_level = 9", `f.toml:2: log.compression_level: unknown key; the keys here are level, format`},
-		{"nothing near at the top", "zzzzzzzz = 9", `f.toml:1: zzzzzzzz: unknown key; the keys here are data, name, type, fleet_file, http, voter, mesh, raft, log`},
+		{"nothing near at the top", "zzzzzzzz = 9", `f.toml:1: zzzzzzzz: unknown key; the keys here are data, name, type, fleet_file, http, voter, mesh, raft, history, backup, log`},
 		{"wrong type", "[mesh]\nlink_port = \"7781\"", `f.toml:2: mesh.link_port: this is of type string; it must be of type integer`},
 		{"not a list", "[mesh]\npeers = \"a:1\"", `f.toml:2: mesh.peers: this is of type string; it must be of type list`},
 		{"port too high", "[mesh]\nlink_port = 70000", `f.toml:2: mesh.link_port: 70000 is no port; it must be 0 to 65535`},
@@ -123,7 +133,16 @@ func TestFaults(t *testing.T) {
 		{"lease too long", "[raft]\nlease = \"450ms\"", `f.toml:2: raft.lease: is 450ms; it must be shorter than raft.election (450ms)`},
 		{"heartbeat too long", "[raft]\nheartbeat = \"151ms\"", `f.toml:2: raft.heartbeat: is 151ms; it must be at most a third of raft.election (450ms)`},
 		{"election alone", "[raft]\nelection = \"300ms\"", `f.toml: raft.lease: is 440ms; it must be shorter than raft.election (300ms)`},
-		{"store", "[raft]\nstore = \"wal\"", `f.toml:2: raft.store: "wal" is not known; it must be "bolt"`},
+		{"store", "[raft]\nstore = \"rocks\"", `f.toml:2: raft.store: "rocks" is not known; it must be "bolt" or "wal"`},
+		{"replaced during a restart", "[raft]\nreplace_after = \"5s\"", `f.toml:2: raft.replace_after: is 5s; it must be "0s" for never, or 30s to 720h0m0s, written with a unit, such as "10m"`},
+		{"replaced before", "[raft]\nreplace_after = \"-1m\"", `f.toml:2: raft.replace_after: is -1m0s; it must be "0s" for never, or 30s to 720h0m0s, written with a unit, such as "10m"`},
+		{"history of a moment", "[history]\nmax_age = 30", `f.toml:2: history.max_age: is 30ns; it must be "0s" for no bound, or at least 1h0m0s, written with a unit, such as "720h"`},
+		{"history of a few bytes", "[history]\nmax_bytes = 1000", `f.toml:2: history.max_bytes: is 1000; it must be 0 for no bound, or at least 67108864 bytes`},
+		{"history below nothing", "[history]\nmax_bytes = -1", `f.toml:2: history.max_bytes: is -1; it must be 0 for no bound, or at least 67108864 bytes`},
+		{"history in words", "[history]\nmax_bytes = \"1GB\"", `f.toml:2: history.max_bytes: this is of type string; it must be of type integer`},
+		{"backups beside the program", "[backup]\ndir = \"backups\"", `f.toml:2: backup.dir: "backups" is no absolute path; name a directory such as "/var/backups/skein"`},
+		{"backups all the time", "[backup]\nevery = \"1s\"", `f.toml:2: backup.every: is 1s; it must be 1m0s to 8784h0m0s, written with a unit, such as "24h"`},
+		{"no backup stays", "[backup]\nkeep = 0", `f.toml:2: backup.keep: is 0; it must be 1 to 1000`},
 		{"robot type", "type = \"roomba\"", `f.toml:1: type: "roomba" is not known; it must be "lekiwi" or "xlerobot" or "unknown"`},
 		{"log level", "[log]\nlevel = \"loud\"", `f.toml:2: log.level: "loud" is not known; it must be "debug" or "info" or "warn" or "error"`},
 		{"http without port", "http = \"localhost\"", `f.toml:1: http: "localhost" is no address; write ":port" or "host:port", such as ":7780"`},
@@ -136,7 +155,7 @@ func TestFaults(t *testing.T) {
 		{"name too long", "name = \"" + long + "\"", `f.toml:1: name: has 65 bytes; at most 64 are allowed`},
 		{"name with a line break", `name = "a\nb"`, `f.toml:1: name: "a\nb" may have only letters, digits, - _ . and spaces`},
 		{"name with a space at its end", `name = "dock "`, `f.toml:1: name: "dock " must not start or end with a space`},
-		{"key with a line break", `"a\nbcdefgh" = 1`, `f.toml:1: "a\nbcdefgh": unknown key; the keys here are data, name, type, fleet_file, http, voter, mesh, raft, log`},
+		{"key with a line break", `"a\nbcdefgh" = 1`, `f.toml:1: "a\nbcdefgh": unknown key; the keys here are data, name, type, fleet_file, http, voter, mesh, raft, history, backup, log`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := Parse(tc.text, "f.toml")
@@ -166,6 +185,12 @@ func TestBounds(t *testing.T) {
 		{"heartbeat", func(c *Config, over int) { c.Raft.Beat = c.Raft.Election/3 + durationOf(over) }},
 		{"interface name", func(c *Config, over int) { c.Mesh.Interfaces = []string{strings.Repeat("e", 15+over)} }},
 		{"longest timing", func(c *Config, over int) { c.Raft.Commit = MaxRaftTiming + durationOf(over) }},
+		{"replaced soonest", func(c *Config, over int) { c.Raft.ReplaceAfter = MinReplaceAfter - durationOf(over) }},
+		{"replaced latest", func(c *Config, over int) { c.Raft.ReplaceAfter = MaxReplaceAfter + durationOf(over) }},
+		{"shortest history", func(c *Config, over int) { c.History.MaxAge = MinHistoryAge - durationOf(over) }},
+		{"smallest history", func(c *Config, over int) { c.History.MaxBytes = MinHistoryBytes - int64(over) }},
+		{"most backups", func(c *Config, over int) { c.Backup.Keep = MaxBackups + over }},
+		{"backups most often", func(c *Config, over int) { c.Backup.Every = MinBackupEvery - durationOf(over) }},
 		{"shortest timing", func(c *Config, over int) { c.Raft.Commit = MinRaftTiming - durationOf(over) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

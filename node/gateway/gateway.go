@@ -13,6 +13,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"skein/consensus/watch"
 	"skein/mesh/ident"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/rest"
@@ -35,6 +36,12 @@ const (
 	stopTimeout = 2500 * time.Millisecond
 )
 
+// Events reads the log for both, REST and WebSocket.
+type Events interface {
+	rest.Events
+	ws.Events
+}
+
 // Config is what a Gateway needs. The interfaces are those of rest; one value
 // may satisfy several.
 type Config struct {
@@ -53,9 +60,13 @@ type Config struct {
 
 	Auth     *auth.Service
 	Fleet    rest.Fleet
-	Events   rest.Events
+	Past     rest.Past
+	Reads    rest.Reads
+	Events   Events
 	Proposer rest.Proposer
 	Node     rest.Node
+	// History is this node's copy of the log, for who watches it.
+	History watch.Log
 	// Metrics is this node's set, written at /metrics.
 	Metrics *metrics.Set
 	Log     *slog.Logger
@@ -101,7 +112,7 @@ func New(cfg Config) (*Gateway, error) {
 func assemble(cfg Config, tcp, control net.Listener) (*Gateway, error) {
 	allow := func(origin string) bool { return fleetOrigin(origin, cfg.Fleet.Nodes().Nodes) }
 	rests, err := rest.New(rest.Config{
-		Root: cfg.Root, Version: cfg.Version, Auth: cfg.Auth, Fleet: cfg.Fleet, Events: cfg.Events,
+		Root: cfg.Root, Version: cfg.Version, Auth: cfg.Auth, Fleet: cfg.Fleet, Past: cfg.Past, Reads: cfg.Reads, Events: cfg.Events,
 		Proposer: cfg.Proposer, Node: cfg.Node, AllowOrigin: allow, Now: time.Now, Log: cfg.Log,
 	})
 	if err != nil {
@@ -113,7 +124,10 @@ func assemble(cfg Config, tcp, control net.Listener) (*Gateway, error) {
 	limited := newBounded(tcp, cfg.MaxConns, cfg.Metrics.NewCounter("skein_http_connections_refused_total").Inc)
 	cfg.Metrics.NewGauge("skein_http_connections", func() float64 { return float64(limited.count()) })
 	g := &Gateway{cfg: cfg, listener: limited, control: control, rest: rests}
-	g.ws = ws.New(ws.Config{Self: cfg.Self, Gate: cfg.Auth, Fleet: cfg.Fleet, Events: cfg.Events, AllowOrigin: allow, Metrics: cfg.Metrics, Log: cfg.Log})
+	g.ws = ws.New(ws.Config{
+		Self: cfg.Self, Gate: cfg.Auth, Fleet: cfg.Fleet, Events: cfg.Events, Past: cfg.Past, History: cfg.History,
+		AllowOrigin: allow, Metrics: cfg.Metrics, Log: cfg.Log,
+	})
 	handler := g.handler()
 	g.http, g.local = server(cfg.Log, handler), server(cfg.Log, handler)
 	g.local.BaseContext = func(net.Listener) context.Context { return auth.WithLocal(context.Background()) }
@@ -135,6 +149,7 @@ func server(log *slog.Logger, handler http.Handler) *http.Server {
 func (g *Gateway) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /api/v1/ws", g.ws)
+	mux.HandleFunc("GET /api/v1/watch", g.ws.Watch)
 	mux.HandleFunc("GET /metrics", g.metrics)
 	for _, path := range []string{"/api/", "/healthz", "/readyz", "/openapi.json"} {
 		mux.Handle(path, g.rest)

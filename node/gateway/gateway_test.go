@@ -26,6 +26,7 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
+	"skein/consensus/history"
 	"skein/mesh/ident"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/view"
@@ -88,6 +89,24 @@ func (n *node) Events(_ context.Context, since uint64, _ view.EventFilter, limit
 	return out, false, nil
 }
 
+func (n *node) Query(ctx context.Context, q view.EventQuery) (view.EventPage, error) {
+	events, _, err := n.Events(ctx, q.After, q.EventFilter, q.Limit)
+	return view.EventPage{Events: events}, err
+}
+
+// The log as a watcher of events sees it: whole, and nothing of it to read.
+func (n *node) Cursor() view.Cursor                                { return view.Cursor{History: "h", Seq: 3, Hash: "x"} }
+func (n *node) First() uint64                                      { return 1 }
+func (n *node) Held(c view.Cursor) bool                            { return c.Seq <= 3 }
+func (n *node) Records(uint64, int) ([]history.Record, bool)       { return nil, false }
+func (n *node) Subscribe() (<-chan struct{}, func())               { return nil, func() {} }
+func (n *node) TransferLeader(context.Context, ident.NodeID) error { return nil }
+
+func (n *node) Backup(_ context.Context, w io.Writer) error {
+	_, err := io.WriteString(w, strings.Repeat("backup", 100_000))
+	return err
+}
+
 func (n *node) Propose(ctx context.Context, _ string, _ []view.Draft) (view.Receipt, error) {
 	if n.propose != nil {
 		if err := n.propose(ctx); err != nil {
@@ -111,7 +130,7 @@ func (n *node) config() Config {
 	return Config{
 		HTTP: netip.MustParseAddrPort("127.0.0.1:0"), Self: n.key.ID(), Root: n.key.Public(), Version: "1",
 		Auth:  auth.New(auth.Config{Key: n.key, Fleet: "fleet", Directory: n, Forwarder: n, Now: time.Now, Log: log}),
-		Fleet: n, Events: n, Proposer: n, Node: n, Metrics: metrics.NewSet(), Log: log,
+		Fleet: n, Events: n, Proposer: n, Node: n, History: n, Metrics: metrics.NewSet(), Log: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "console "+r.URL.Path) }),
 	}
 }

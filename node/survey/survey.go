@@ -23,6 +23,7 @@ import (
 	"skein/agent/telemetry"
 	"skein/consensus/event"
 	"skein/consensus/fleet"
+	"skein/consensus/views"
 	"skein/mesh/ident"
 	"skein/mesh/member"
 	"skein/mesh/presence"
@@ -49,7 +50,12 @@ type Standing struct {
 type Sources struct {
 	Self ident.NodeID
 	// View gives the state and the cursor that belongs to it.
-	View     func(func(*fleet.State, event.Cursor))
+	View func(func(*fleet.State, event.Cursor))
+	// Past gives states of the past.
+	Past Past
+	// Models are the read models of the state that View gives; they are read
+	// inside View only.
+	Models   *views.Views
 	Standing func() Standing
 	Members  func() []member.Member
 	Reports  func() map[ident.NodeID]presence.Report
@@ -105,7 +111,7 @@ func (s *Surveyor) Picture() view.Picture {
 			}
 		}
 	})
-	slices.SortFunc(p.Robots, func(a, b view.Robot) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	sortRobots(p.Robots)
 	slices.SortFunc(p.Peers, func(a, b view.Peer) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return p
 }
@@ -194,7 +200,7 @@ func margin(voters, reachable int) (canLose int, reason string) {
 
 func (l look) asOf(cursor event.Cursor) view.AsOf {
 	a := view.AsOf{
-		Read:      "local",
+		Read:      view.Local,
 		Cursor:    cursor,
 		AgeMillis: -1, Path: l.standing.Path, Stale: true,
 	}
@@ -208,8 +214,9 @@ func (l look) asOf(cursor event.Cursor) view.AsOf {
 func (l look) robot(r fleet.Robot, n fleet.Node) view.Robot {
 	row := view.Robot{
 		ID: r.ID, Name: r.Name, Labels: r.Labels, Groups: r.Groups,
-		Machine: view.Machine{Type: string(r.Type), Version: r.Version, Arch: r.Arch, OS: r.OS},
+		Machine: machine(r),
 		Vote:    view.Vote{Role: l.role(r.ID), VoterEligible: n.VoterEligible, VoterApproved: n.VoterApproved},
+		Life:    life(r),
 	}
 	row.Status, row.StatusSince = l.status(r, n)
 	if m, ok := l.members[r.ID]; ok && m.HTTPPort != 0 && len(m.Addrs) > 0 {
@@ -224,6 +231,25 @@ func (l look) robot(r fleet.Robot, n fleet.Node) view.Robot {
 		}
 	}
 	return row
+}
+
+func machine(r fleet.Robot) view.Machine {
+	return view.Machine{Type: string(r.Type), Hostname: r.Registered.Hostname, Version: r.Version, Arch: r.Arch, OS: r.OS}
+}
+
+// life is what the fleet decided that the robot may be used for.
+func life(r fleet.Robot) view.Life {
+	l := view.Life{Lifecycle: view.Lifecycle{State: string(r.Lifecycle.State), Failures: r.Lifecycle.Failures}}
+	if since := r.Lifecycle.Since; !since.IsZero() {
+		l.Lifecycle.Since = &since
+	}
+	if f := r.Lifecycle.LastFailure; f != (fleet.Failure{}) {
+		l.Lifecycle.LastFailure = &view.Failure{Message: f.Message, Code: f.Code, Kind: string(f.Kind), At: f.At}
+	}
+	if d := r.Deployed; d != (fleet.Deployed{}) {
+		l.Deployed = &view.Deployed{Deployment: d.Deployment, Version: d.Version, Status: string(d.Status), Since: d.Since}
+	}
+	return l
 }
 
 // httpHost is the address a browser on the LAN can use.

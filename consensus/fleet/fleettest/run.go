@@ -5,6 +5,7 @@ package fleettest
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 
 	"skein/consensus/event"
@@ -18,14 +19,56 @@ type Choose func(n int) int
 // batches meet: a handful of nodes, persons, tokens and groups.
 type Run struct {
 	choose Choose
+	// level is of the newest types that it uses.
+	level uint64
+	// keys are those of Key, which is slow, as far as they were needed.
+	keys   map[int]ident.Key
+	ids    [nodes]ident.NodeID
+	hashes [tokens]string // of the tokens
 	// nextN numbers the proposals of every node.
 	nextN map[ident.NodeID]uint64
 	// sent are earlier batches, to be repeated now and then.
 	sent []event.Batch
+	// step counts those of career.
+	step int
+	// seq and history are where the log is, as far as At said.
+	seq     uint64
+	history string
 }
 
-// New starts a run. Equal choices make equal runs.
-func New(choose Choose) *Run { return &Run{choose: choose, nextN: map[ident.NodeID]uint64{}} }
+// New starts a run. Equal choices make equal runs. Its first batch is Raise, and
+// then every type of this build comes.
+func New(choose Choose) *Run {
+	r := NewLevel1(choose)
+	r.level = event.Level
+	return r
+}
+
+// NewLevel1 starts a run of a fleet whose ceiling is not raised and that uses
+// nothing newer.
+func NewLevel1(choose Choose) *Run {
+	r := &Run{choose: choose, level: 1, keys: map[int]ident.Key{}, nextN: map[ident.NodeID]uint64{}, history: "h1"}
+	for i := range r.ids {
+		r.ids[i] = r.key(i).ID()
+	}
+	for i := range r.hashes {
+		r.hashes[i] = Token(i)
+	}
+	return r
+}
+
+func (r *Run) key(i int) ident.Key {
+	key, ok := r.keys[i]
+	if !ok {
+		key = Key(i)
+		r.keys[i] = key
+	}
+	return key
+}
+
+// At says where the log is before the next batch. Who never calls it gets no
+// recovery that is accepted, and fewer seals.
+func (r *Run) At(seq uint64, history string) { r.seq, r.history = seq, history }
 
 const (
 	nodes      = 6
@@ -80,17 +123,42 @@ func Genesis() event.Batch {
 	}
 }
 
+// Raise is the batch that lets the fleet of Genesis use every type of this build.
+func Raise() event.Batch {
+	return event.Batch{Actor: Leader(Node(0)), Drafts: []event.Draft{event.CeilingRaised{Level: max(event.Level, 2)}.Draft()}}
+}
+
+// Recovery is the batch that goes on alone on a node, where the log is after
+// event seq.
+func Recovery(id ident.NodeID, seq uint64, history string) event.Batch {
+	return event.Batch{Actor: event.Actor{Kind: event.KindRecovery, ID: string(id)}, Drafts: []event.Draft{
+		event.LogRecovered{History: history, Seq: seq, Hash: hash(seq), Reason: "the others burnt"}.Draft()}}
+}
+
+// hash stands for the chain's after event seq.
+func hash(seq uint64) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "after %d", seq))
+	return hex.EncodeToString(sum[:])
+}
+
 // Next is the next batch of the run.
 func (r *Run) Next() event.Batch {
+	if r.level > 1 && len(r.sent) == 0 {
+		r.sent = append(r.sent, Raise())
+		return r.sent[0]
+	}
 	if len(r.sent) > 0 && r.choose(12) == 0 {
 		return r.sent[r.choose(len(r.sent))]
 	}
-	id := Node(r.choose(nodes))
+	if r.level > 1 && r.choose(150) == 0 {
+		return Recovery(r.node(), r.seq, fmt.Sprint("h", r.choose(9)))
+	}
+	id := r.ids[r.choose(nodes)]
 	actor, make := r.someone(id)
 	r.nextN[id]++
 	n := r.nextN[id]
 	b := event.Batch{Producer: event.Producer{Node: id, Boot: 1 + n/40, N: n}, Actor: actor}
-	for range 1 + r.choose(3) {
+	for range []int{1, 1, 2, 3}[r.choose(4)] {
 		d := make()
 		switch r.choose(20) {
 		case 0:
@@ -106,17 +174,23 @@ func (r *Run) Next() event.Batch {
 
 // someone chooses an actor and what it usually does.
 func (r *Run) someone(id ident.NodeID) (event.Actor, func() event.Draft) {
+	if r.level > 1 && r.choose(3) == 0 {
+		return r.someoneNew(id)
+	}
 	switch r.choose(4) {
 	case 0:
 		return Itself(id), func() event.Draft { return r.byNode(id) }
 	case 1:
-		return Leader(Node(0)), r.byLeader
+		return Leader(r.ids[0]), r.byLeader
 	}
 	name := []string{"ada", "ada", "bob"}[r.choose(3)]
 	return Admin(name), r.byPerson
 }
 
-func (r *Run) node() ident.NodeID { return Node(r.choose(nodes)) }
+func (r *Run) node() ident.NodeID { return r.ids[r.choose(nodes)] }
+
+// voter is one of the few that anybody cares to make a voter.
+func (r *Run) voter() ident.NodeID { return r.ids[r.choose(3)] }
 
 func (r *Run) name() string { return []string{"goose", "gander", "Küken 3"}[r.choose(3)] }
 
@@ -137,19 +211,19 @@ func (r *Run) byLeader() event.Draft {
 	id := r.choose(nodes)
 	switch r.choose(7) {
 	case 0:
-		return event.RobotOnline{}.Draft(Node(id))
+		return event.RobotOnline{}.Draft(r.ids[id])
 	case 1:
-		return event.RobotOffline{LastHeardSeconds: uint64(30 + r.choose(60))}.Draft(Node(id))
+		return event.RobotOffline{LastHeardSeconds: uint64(30 + r.choose(60))}.Draft(r.ids[id])
 	case 2:
-		return event.VoterAdded{}.Draft(Node(id))
+		return event.VoterAdded{}.Draft(r.voter())
 	case 3:
-		return event.VoterRemoved{}.Draft(Node(id))
+		return event.VoterRemoved{}.Draft(r.voter())
 	case 4:
 		return event.GossipKeyRotated{Epoch: uint64(1 + r.choose(20))}.Draft()
 	}
-	admitted := event.NodeAdmitted{PublicKey: Key(id).Public(), Name: r.name(), By: event.ByEnrolment, Ref: string(Node(100))}
+	admitted := event.NodeAdmitted{PublicKey: r.key(id).Public(), Name: r.name(), By: event.ByEnrolment, Ref: string(r.key(100).ID())}
 	if r.choose(2) == 0 {
-		admitted.By, admitted.Ref = event.ByToken, Token(r.choose(tokens))
+		admitted.By, admitted.Ref = event.ByToken, r.hashes[r.choose(tokens)]
 	}
 	return admitted.Draft()
 }
@@ -158,23 +232,23 @@ func (r *Run) byPerson() event.Draft {
 	group := []string{"kitchen", "hall"}[r.choose(2)]
 	switch r.choose(12) {
 	case 0:
-		return event.TokenCreated{TTLSeconds: uint64(1 + r.choose(600))}.Draft(Token(r.choose(tokens)))
+		return event.TokenCreated{TTLSeconds: uint64(1 + r.choose(600))}.Draft(r.hashes[r.choose(tokens)])
 	case 1:
-		return event.PersonAdded{PublicKey: Key(51).Public(), Scopes: []string{event.ScopeOperator, event.ScopeAdmin}}.Draft("bob")
+		return event.PersonAdded{PublicKey: r.key(51).Public(), Scopes: []string{event.ScopeOperator, event.ScopeAdmin}}.Draft("bob")
 	case 2:
 		if r.choose(3) == 0 {
 			return event.PersonRemoved{}.Draft("bob")
 		}
-		return event.VoterApproved{}.Draft(r.node())
+		return event.VoterApproved{}.Draft(r.voter())
 	case 3:
 		if r.choose(30) == 0 {
 			return event.NodeRevoked{Reason: "lost"}.Draft(r.node())
 		}
-		return event.VoterWithdrawn{}.Draft(r.node())
+		return event.VoterWithdrawn{}.Draft(r.voter())
 	case 4:
-		return event.EnrolmentAdded{PublicKey: Key(100 + r.choose(enrolments)).Public()}.Draft()
+		return event.EnrolmentAdded{PublicKey: r.key(100 + r.choose(enrolments)).Public()}.Draft()
 	case 5:
-		return event.EnrolmentRevoked{Reason: "leaked"}.Draft(Node(101 + r.choose(enrolments)))
+		return event.EnrolmentRevoked{Reason: "leaked"}.Draft(r.key(101 + r.choose(enrolments)).ID())
 	case 6:
 		return event.GroupCreated{Description: "where it is"}.Draft(group)
 	case 7:
@@ -196,4 +270,97 @@ func (r *Run) labels() event.Draft {
 		c.Remove = []string{"b/" + fmt.Sprint(9+r.choose(2))}
 	}
 	return c.Draft(r.node())
+}
+
+func (r *Run) someoneNew(id ident.NodeID) (event.Actor, func() event.Draft) {
+	switch r.choose(3) {
+	case 0:
+		return Itself(id), func() event.Draft { return r.newByNode(id) }
+	case 1:
+		return Leader(r.ids[0]), r.newByLeader
+	}
+	return Admin("ada"), func() event.Draft {
+		if r.choose(2) == 0 {
+			return r.career()
+		}
+		return r.life(r.ids[r.choose(2)])
+	}
+}
+
+// career is the next step of a life in which the robot gets around: chance alone
+// seldom gets it to work. What is refused is skipped.
+func (r *Run) career() event.Draft {
+	id := r.ids[0]
+	steps := [...]event.Draft{
+		event.RobotProvisioned{}.Draft(id), event.RobotProvisioned{Version: "2.0"}.Draft(id),
+		event.RobotActivated{}.Draft(id), event.RobotFailed{Message: "stuck", Kind: event.FailedSoftware}.Draft(id),
+		event.RobotRecovered{}.Draft(id), event.RobotActivated{}.Draft(id), event.RobotDeactivated{}.Draft(id),
+		event.RobotMaintenanceStarted{}.Draft(id), event.RobotMaintenanceEnded{}.Draft(id), event.RobotActivated{}.Draft(id),
+		event.RobotFailed{Message: "stuck", Kind: event.FailedSoftware}.Draft(id), event.RobotFailed{Message: "stuck", Kind: event.FailedSoftware}.Draft(id),
+		event.RobotFailed{Message: "stuck", Kind: event.FailedSoftware}.Draft(id), event.RobotRecovered{}.Draft(id),
+	}
+	r.step++
+	return steps[r.step%len(steps)]
+}
+
+// newByNode and newByLeader are of types of level 2.
+func (r *Run) newByNode(id ident.NodeID) event.Draft {
+	switch r.choose(4) {
+	case 0:
+		return event.RobotRegistered{Name: r.name(), Type: event.LeKiwi, Version: "0.2", Arch: "arm64", OS: "linux", Hostname: "pi"}.Draft(id)
+	case 1:
+		return r.life(id)
+	}
+	return r.deployment(id)
+}
+
+func (r *Run) newByLeader() event.Draft {
+	switch r.choose(6) {
+	case 0:
+		return event.CeilingRaised{Level: max(event.Level, 2)}.Draft()
+	case 1, 2:
+		seq := 1 + uint64(r.choose(int(max(r.seq, 10))))
+		return event.Seal(r.key(0), r.history, seq, hash(seq)).Draft()
+	case 3:
+		return r.life(r.node())
+	}
+	return r.deployment(r.node())
+}
+
+// life is a step of a robot's life.
+func (r *Run) life(id ident.NodeID) event.Draft {
+	switch r.choose(16) {
+	case 0, 1, 2:
+		return event.RobotProvisioned{Version: "2.0", Capabilities: []string{"arm"}}.Draft(id)
+	case 3:
+		return event.RobotProvisioned{Firmware: "f7"}.Draft(id)
+	case 4, 5, 6:
+		return event.RobotActivated{Reason: "the shift begins"}.Draft(id)
+	case 7, 8, 9:
+		return event.RobotDeactivated{}.Draft(id)
+	case 10, 11, 12:
+		return event.RobotFailed{Message: "motor is hot", Code: "E17", Kind: event.FailedHardware}.Draft(id)
+	case 13:
+		return event.RobotRecovered{}.Draft(id)
+	case 14:
+		if r.choose(4) == 0 {
+			return event.RobotRetired{Reason: "sold"}.Draft(id)
+		}
+		return event.RobotMaintenanceStarted{}.Draft(id)
+	}
+	return event.RobotMaintenanceEnded{}.Draft(id)
+}
+
+// deployment is a step of one of two deployments.
+func (r *Run) deployment(id ident.NodeID) event.Draft {
+	name := []string{"d1", "d2"}[r.choose(2)]
+	switch r.choose(5) {
+	case 0:
+		return event.RobotDeploymentStarted{Deployment: name, Version: "2.1", Kind: event.DeployFull}.Draft(id)
+	case 1:
+		return event.RobotDeploymentCompleted{Deployment: name, Version: "2.1", DurationSeconds: 40, Files: 7}.Draft(id)
+	case 2:
+		return event.RobotDeploymentFailed{Deployment: name, Version: "2.1", Message: "disk full"}.Draft(id)
+	}
+	return event.RobotDeploymentStarted{Deployment: name, Version: "2.1", Kind: event.DeployRollback}.Draft(id)
 }

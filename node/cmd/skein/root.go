@@ -12,6 +12,7 @@ const (
 	groupStart  = "start"
 	groupLook   = "look"
 	groupChange = "change"
+	groupRescue = "rescue"
 )
 
 // newRootCommand builds the whole command tree for a.
@@ -39,6 +40,7 @@ func newRootCommand(a *app) *cobra.Command {
 		&cobra.Group{ID: groupStart, Title: "Start:"},
 		&cobra.Group{ID: groupLook, Title: "Look:"},
 		&cobra.Group{ID: groupChange, Title: "Change:"},
+		&cobra.Group{ID: groupRescue, Title: "Rescue:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -49,6 +51,7 @@ func newRootCommand(a *app) *cobra.Command {
 	add(groupStart, a.devCommand(), a.runCommand(), a.joinCommand(), a.leaveCommand(), a.doctorCommand())
 	add(groupLook, a.statusCommand(), a.robotsCommand(), a.eventsCommand(), a.raftCommand())
 	add(groupChange, a.fleetCommand(), a.tokenCommand(), a.nodeCommand())
+	add(groupRescue, a.rescueCommands()...)
 	root.AddCommand(a.versionCommand())
 	tidyCompletion(root)
 	return root

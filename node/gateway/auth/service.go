@@ -51,6 +51,7 @@ type Service struct {
 	codes     *expiring[grant]
 	nonces    *expiring[struct{}]
 	peers     *Limiter
+	verified  verified
 }
 
 // grant is what a one-time code is worth.

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"slices"
 	"time"
@@ -57,15 +58,19 @@ func (s *Service) Verify(token string) (Principal, error) {
 	if token == "" || len(token) > maxTokenBytes {
 		return Principal{}, unauthenticated("there is no token, or it is not one of this fleet", logInAgain)
 	}
+	if p, ok, err := s.again(token); ok {
+		return p, err
+	}
 	var c claims
 	var issuer ident.NodeID
+	var key ed25519.PublicKey
 	_, err := s.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
 		kid, err := kidOf(t)
 		if err != nil {
 			return nil, err
 		}
-		key, ok := s.directory.KeyOf(kid)
-		if !ok {
+		var ok bool
+		if key, ok = s.directory.KeyOf(kid); !ok {
 			return nil, errors.New("issuer is no voter")
 		}
 		issuer = kid
@@ -78,6 +83,7 @@ func (s *Service) Verify(token string) (Principal, error) {
 		return Principal{}, unauthenticated("the token says what no voter may sign", logInAgain)
 	}
 	p := Principal{Person: c.Subject, Scopes: c.Scopes, Issuer: issuer, Expires: c.ExpiresAt.Time}
+	s.verified.put(token, seen{p, key})
 	return s.current(p)
 }
 

@@ -77,6 +77,9 @@ func problem(status int, code, detail, next string) failure {
 	return failure{&view.Problem{Title: http.StatusText(status), Status: status, Code: code, Detail: detail, Next: next}}
 }
 
+// codeTimeout: a read was not brought up to what was asked for in time.
+const codeTimeout event.Code = "timeout"
+
 // faultStatus is the HTTP status for each class of refusal of the log.
 func faultStatus(code event.Code) int {
 	switch code {
@@ -90,7 +93,7 @@ func faultStatus(code event.Code) int {
 		return http.StatusNotFound
 	case event.CodeBusy, event.CodeNoLeader:
 		return http.StatusServiceUnavailable
-	case event.CodeUnknownOutcome:
+	case event.CodeUnknownOutcome, codeTimeout:
 		return http.StatusGatewayTimeout
 	}
 	return http.StatusInternalServerError
@@ -103,7 +106,7 @@ func problemOfFault(f *event.Fault) *view.Problem {
 	status := faultStatus(f.Code)
 	p := &view.Problem{
 		Title: http.StatusText(status), Status: status, Code: string(f.Code),
-		Detail: f.Message, Next: f.Next, Path: f.Path, RetryAfterMillis: f.RetryAfterMillis,
+		Reason: string(f.Reason), Detail: f.Message, Next: f.Next, Path: f.Path, RetryAfterMillis: f.RetryAfterMillis,
 	}
 	if status == http.StatusServiceUnavailable && p.RetryAfterMillis == 0 {
 		p.RetryAfterMillis = noLeaderRetryMillis

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
+	"unicode/utf8"
 
 	"skein/consensus/event"
 	"skein/node/gateway/view"
@@ -49,67 +52,210 @@ func (s *Server) health() {
 		})
 }
 
+// Asked is how fresh an answer has to be. Every question has it. The framework
+// looks into embedded structs only if they are exported.
+type Asked struct {
+	Read string `query:"read" enum:"local,leased,linearizable" default:"local" doc:"How fresh: local is what this node has, at once; leased and linearizable have all that was decided before the question"`
+}
+
+// AtIn is a question about the present or a past moment.
+type AtIn struct {
+	Asked
+	At string `query:"at" maxLength:"64" doc:"A past moment: the number of its last event, or a time as of RFC 3339. The answer says with asOf.at that it is of the past"`
+}
+
 type whichIn struct {
+	AtIn
 	Which string `path:"which" maxLength:"256" doc:"Id, name, or the beginning of an id that fits one robot"`
 }
 
 type eventsIn struct {
+	Asked
 	Since  uint64 `query:"since" doc:"Sequence number after which to begin; 0 is the beginning"`
-	Stream string `query:"stream" maxLength:"128" doc:"Only events of this stream, e.g. robot/<id>"`
+	Before uint64 `query:"before" doc:"Sequence number before which to end; 0 is no bound"`
+	Stream string `query:"stream" maxLength:"128" doc:"Only events of this stream, e.g. robot/<id>, or of all that begin so, e.g. robot/"`
 	Type   string `query:"type" maxLength:"64" doc:"Only events of this type, or of all that begin so, e.g. robot."`
+	Actor  string `query:"actor" maxLength:"128" doc:"Only events that this person or node is responsible for"`
+	From   string `query:"from" maxLength:"64" doc:"Only events from this time on (RFC 3339)"`
+	Until  string `query:"until" maxLength:"64" doc:"Only events up to this time (RFC 3339)"`
+	Newest bool   `query:"newest" doc:"The last events that fit instead of the first"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"At most so many"`
 }
 
-func (s *Server) reads() {
-	get := func(path, id, summary string) route {
-		return route{method: http.MethodGet, path: "/api/v1" + path, id: id, summary: summary, may: readers}
+// query is the question in the words of the log.
+func (in *eventsIn) query() (view.EventQuery, error) {
+	q := view.EventQuery{
+		EventFilter: view.EventFilter{Stream: in.Stream, Type: in.Type, Actor: in.Actor},
+		After:       in.Since, Before: in.Before, Newest: in.Newest, Limit: in.Limit,
 	}
-	add(s, get("/fleet", "getFleet", "Who leads, in which term, and how many voters may fail"),
-		func(context.Context, *nothing) (*body[view.Fleet], error) {
-			return answer(s.cfg.Fleet.Look().Filled().Fleet, nil)
+	for _, text := range []struct{ name, value string }{{"stream", in.Stream}, {"type", in.Type}, {"actor", in.Actor}} {
+		if !utf8.ValidString(text.value) {
+			return q, unfit(text.name, "is no text: it is not UTF-8", "write it in UTF-8, with % escapes")
+		}
+	}
+	var err error
+	if q.From, err = moment("from", in.From); err == nil {
+		q.Until, err = moment("until", in.Until)
+	}
+	return q, err
+}
+
+// moment reads a time of a query; "" is none.
+func moment(name, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := view.ParseAt(text)
+	if err != nil || at.Time.IsZero() {
+		return time.Time{}, unfit(name, "is no time", "write it like 2026-07-07T14:00:00Z")
+	}
+	return at.Time, nil
+}
+
+func unfit(path, detail, next string) *view.Problem {
+	return &view.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid", Path: path, Detail: detail, Next: next}
+}
+
+func (s *Server) reads() {
+	add(s, getting("/fleet", "getFleet", "Who leads, in which term, and how many voters may fail"),
+		func(ctx context.Context, in *AtIn) (*body[view.Fleet], error) {
+			p, err := s.picture(ctx, in, func(context.Context) view.Picture { return s.cfg.Fleet.Look() })
+			return answer(p.Fleet, err)
 		})
-	add(s, get("/robots", "listRobots", "All robots, with telemetry as far as it is known here"),
-		func(ctx context.Context, _ *nothing) (*body[view.Robots], error) {
-			p := s.looker.look(ctx).Filled()
-			return answer(view.Robots{Robots: p.Robots, AsOf: p.Fleet.AsOf}, nil)
+	add(s, getting("/robots", "listRobots", "All robots, with telemetry as far as it is known here"),
+		func(ctx context.Context, in *AtIn) (*body[view.Robots], error) {
+			p, err := s.picture(ctx, in, s.looker.look)
+			return answer(view.Robots{Robots: p.Robots, AsOf: p.Fleet.AsOf}, err)
 		})
-	add(s, get("/robots/{which}", "getRobot", "One robot"),
-		func(ctx context.Context, in *whichIn) (*body[view.Robot], error) {
-			return answer(find(s.looker.look(ctx).Filled().Robots, in.Which))
+	add(s, getting("/robots/{which}", "getRobot", "One robot"),
+		func(ctx context.Context, in *whichIn) (*body[view.OneRobot], error) {
+			p, err := s.picture(ctx, &in.AtIn, s.looker.look)
+			if err != nil {
+				return nil, err
+			}
+			r, err := find(p.Robots, in.Which)
+			return answer(view.OneRobot{Robot: r, AsOf: p.Fleet.AsOf}, err)
 		})
-	add(s, get("/nodes", "listNodes", "All admitted nodes, as this one's gossip sees them"),
-		func(context.Context, *nothing) (*body[view.Nodes], error) {
-			return answer(s.cfg.Fleet.Nodes().Filled(), nil)
+	add(s, getting("/nodes", "listNodes", "All admitted nodes, as this one's gossip sees them"),
+		func(ctx context.Context, in *AtIn) (*body[view.Nodes], error) {
+			var nodes view.Nodes
+			err := s.atMoment(ctx, in, func(at *view.At) (asOf *view.AsOf, err error) {
+				if at != nil {
+					nodes, err = s.cfg.Past.NodesAt(ctx, *at)
+				} else {
+					nodes = s.cfg.Fleet.Nodes()
+				}
+				nodes = nodes.Filled()
+				return &nodes.AsOf, err
+			})
+			return answer(nodes, err)
 		})
-	add(s, get("/raft", "getRaft", "This node's part in consensus"),
+	add(s, getting("/raft", "getRaft", "This node's part in consensus"),
 		func(context.Context, *nothing) (*body[view.Raft], error) {
 			return answer(s.cfg.Fleet.Raft().Filled(), nil)
 		})
-	add(s, get("/events", "listEvents", "The log, oldest first"), s.events)
-	add(s, get("/events/types", "listEventTypes", "Which events there are, their fields, and who may propose them"),
+	add(s, getting("/events", "listEvents", "The log, oldest first"), s.events)
+	add(s, getting("/events/types", "listEventTypes", "Which events there are, their fields, and who may propose them"),
 		func(context.Context, *nothing) (*body[view.EventTypes], error) {
 			return answer(view.EventTypes{Types: event.Types()}, nil)
 		})
 }
 
-func (s *Server) events(ctx context.Context, in *eventsIn) (*body[view.Events], error) {
-	events, compacted, err := s.cfg.Events.Events(ctx, in.Since, view.EventFilter{Stream: in.Stream, Type: in.Type}, in.Limit)
+func getting(path, id, summary string) route {
+	return route{method: http.MethodGet, path: "/api/v1" + path, id: id, summary: summary, may: readers}
+}
+
+// atMoment answers a question about the present (nil) or a moment: look gives
+// the answer's asOf, which gets the label of the read.
+func (s *Server) atMoment(ctx context.Context, in *AtIn, look func(at *view.At) (*view.AsOf, error)) error {
+	var at *view.At
+	if in.At != "" {
+		parsed, err := view.ParseAt(in.At)
+		if err != nil {
+			return unfit("at", err.Error(), "see /openapi.json")
+		}
+		at = &parsed
+	}
+	label, err := s.await(ctx, in.Asked)
+	if err != nil {
+		return err
+	}
+	asOf, err := look(at)
+	if err != nil {
+		return err
+	}
+	label(asOf)
+	return nil
+}
+
+// picture is the fleet as it is, by now, or was.
+func (s *Server) picture(ctx context.Context, in *AtIn, now func(context.Context) view.Picture) (p view.Picture, err error) {
+	err = s.atMoment(ctx, in, func(at *view.At) (*view.AsOf, error) {
+		if at == nil {
+			p = now(ctx).Filled()
+			return &p.Fleet.AsOf, nil
+		}
+		past, err := s.cfg.Past.PictureAt(ctx, *at)
+		p = past.Filled()
+		return &p.Fleet.AsOf, err
+	})
+	return p, err
+}
+
+// awaitTimeout leaves time to answer within readTimeout.
+const awaitTimeout = 4 * time.Second
+
+// await brings this node's copy up to the read that was asked for. The label it
+// gives is for the answer, which has to be looked at after it.
+func (s *Server) await(ctx context.Context, in Asked) (label func(*view.AsOf), err error) {
+	read := view.Read(in.Read)
+	if read == view.Local || read == "" {
+		return func(*view.AsOf) {}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	fresh, err := s.cfg.Reads.Await(ctx, read)
 	if err != nil {
 		return nil, err
 	}
-	page := view.Events{Events: events, Compacted: compacted, More: len(events) >= in.Limit}
+	return func(a *view.AsOf) {
+		a.Read = read
+		if fresh.Age >= 0 {
+			a.AgeMillis, a.Stale = fresh.Age.Milliseconds(), false
+		}
+	}, nil
+}
+
+func (s *Server) events(ctx context.Context, in *eventsIn) (*body[view.Events], error) {
+	q, err := in.query()
+	if err != nil {
+		return nil, err
+	}
+	label, err := s.await(ctx, in.Asked)
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.cfg.Events.Query(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	page := view.Events{Events: found.Events, Compacted: found.Compacted, More: found.More}
 	bytes := 0
-	for i, e := range events {
+	for i, e := range page.Events {
 		if bytes += len(e.Data); bytes > maxPageBytes && i > 0 {
-			page.Events, page.More = events[:i], true
+			page.Events, page.More = page.Events[:i], true
 			break
 		}
 	}
 	if page.Events == nil {
 		page.Events = []view.Event{}
 	}
+	if q.Newest {
+		slices.Reverse(page.Events)
+	}
 	// Looked at last, so that its cursor is at or after every event above.
 	page.AsOf = s.cfg.Fleet.Look().Filled().Fleet.AsOf
+	label(&page.AsOf)
 	return answer(page, nil)
 }
 
@@ -120,6 +266,7 @@ func find(robots []view.Robot, which string) (view.Robot, error) {
 	var named, begun []view.Robot
 	for _, r := range robots {
 		switch {
+		case which == "": // it begins every id
 		case string(r.ID) == which:
 			return r, nil
 		case r.Name == which:

@@ -99,8 +99,9 @@ func (s *Server) makeToken(ctx context.Context, ttlSeconds int) (view.Token, err
 	}
 	// It ends by the time in the log; this node's clock stands in until it has that.
 	decided := s.cfg.Now()
-	if events, _, err := s.cfg.Events.Events(ctx, receipt.First-1, view.EventFilter{}, 1); err == nil && len(events) == 1 && events[0].Seq == receipt.First {
-		decided = events[0].Time
+	page, err := s.cfg.Events.Query(ctx, view.EventQuery{After: receipt.First - 1, Before: receipt.First + 1, Limit: 1})
+	if err == nil && len(page.Events) == 1 {
+		decided = page.Events[0].Time
 	}
 	return view.Token{Token: token.String(), ExpiresAt: decided.Add(time.Duration(ttlSeconds) * time.Second).UTC()}, nil
 }

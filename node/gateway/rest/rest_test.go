@@ -48,11 +48,18 @@ type fleet struct {
 	refusal  error
 	delay    time.Duration
 	tokens   []string // with which something was proposed
+	awaited  []view.Read
+	unfresh  error // why reads cannot be made fresh
+	leader   ident.NodeID
+	backup   func(context.Context, io.Writer) error
 }
 
 func newFleet(t testing.TB) *fleet {
 	t.Helper()
-	f := &fleet{persons: map[string]auth.Person{}}
+	f := &fleet{persons: map[string]auth.Person{}, backup: func(_ context.Context, w io.Writer) error {
+		_, err := io.WriteString(w, "a backup")
+		return err
+	}}
 	var err error
 	if f.key, err = ident.NewKey(); err != nil {
 		t.Fatal(err)
@@ -82,14 +89,25 @@ func (f *fleet) OpenLogin(context.Context, ident.NodeID) (net.Conn, error) {
 func (f *fleet) Look() view.Picture {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return view.Picture{
-		Fleet:  view.Fleet{Name: "geese", AsOf: view.AsOf{Cursor: view.Cursor{History: "h", Seq: uint64(len(f.events)), Hash: "x"}}},
+	p := view.Picture{
+		Fleet:  view.Fleet{Name: "geese", AsOf: view.AsOf{AgeMillis: 900, Stale: true, Cursor: view.Cursor{History: "h", Seq: uint64(len(f.events)), Hash: "x"}}},
 		Robots: slices.Clone(f.robots),
 	}
+	if f.leader != "" {
+		p.Fleet.Leader = &view.NodeRef{ID: f.leader, Name: "gander"}
+	}
+	return p
 }
 
 func (f *fleet) Nodes() view.Nodes { return view.Nodes{Nodes: []view.Node{{ID: "n"}}} }
-func (f *fleet) Raft() view.Raft   { return view.Raft{State: "leader", Follow: &view.Follow{}} }
+func (f *fleet) Raft() view.Raft {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.leader != "" && f.leader != f.key.ID() {
+		return view.Raft{Node: f.key.ID(), State: "follower"}
+	}
+	return view.Raft{Node: f.key.ID(), State: "leader", Voters: []ident.NodeID{f.key.ID(), "second"}, Follow: &view.Follow{}}
+}
 
 func (f *fleet) Watch() (<-chan struct{}, func()) {
 	f.mu.Lock()
@@ -117,20 +135,56 @@ func (f *fleet) set(change func()) {
 	change()
 }
 
-func (f *fleet) Events(_ context.Context, since uint64, fit view.EventFilter, limit int) ([]view.Event, bool, error) {
+func (f *fleet) Query(_ context.Context, q view.EventQuery) (view.EventPage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.refusal != nil {
-		return nil, false, f.refusal
+		return view.EventPage{}, f.refusal
 	}
-	var out []view.Event
+	page := view.EventPage{Compacted: q.After < f.held}
 	for _, e := range f.events {
-		if e.Seq > max(since, f.held) && (fit.Stream == "" || e.Stream == fit.Stream) && strings.HasPrefix(e.Type, fit.Type) && len(out) < limit {
-			out = append(out, e)
+		if e.Seq > max(q.After, f.held) && (q.Stream == "" || e.Stream == q.Stream) && strings.HasPrefix(e.Type, q.Type) {
+			if page.More = len(page.Events) == q.Limit; page.More {
+				break
+			}
+			page.Events = append(page.Events, e)
 		}
 	}
-	return out, since < f.held, nil
+	return page, nil
 }
+
+// The fleet's past and its reads; tests of the past have a real one.
+func (f *fleet) PictureAt(context.Context, view.At) (view.Picture, error) {
+	return view.Picture{Fleet: view.Fleet{AsOf: view.AsOf{At: &view.Moment{}}}}, nil
+}
+func (f *fleet) NodesAt(context.Context, view.At) (view.Nodes, error)      { return view.Nodes{}, nil }
+func (f *fleet) Groups(context.Context, *view.At) (view.Groups, error)     { return view.Groups{}, nil }
+func (f *fleet) Decided(context.Context, *view.At) (view.Decided, error)   { return view.Decided{}, nil }
+func (f *fleet) Diff(context.Context, view.At, view.At) (view.Diff, error) { return view.Diff{}, nil }
+
+func (f *fleet) Overview(context.Context, *view.At) (view.Overview, error) {
+	return view.Overview{}, nil
+}
+func (f *fleet) Deployments(context.Context, *view.At) (view.Deployments, error) {
+	return view.Deployments{}, nil
+}
+func (f *fleet) Alerts(context.Context, *view.At) (view.Alerts, error) { return view.Alerts{}, nil }
+
+func (f *fleet) Await(ctx context.Context, read view.Read) (view.Fresh, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.awaited = append(f.awaited, read)
+	return view.Fresh{Age: 3 * time.Millisecond}, f.unfresh
+}
+
+func (f *fleet) TransferLeader(_ context.Context, to ident.NodeID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leader = to
+	return f.refusal
+}
+
+func (f *fleet) Backup(ctx context.Context, w io.Writer) error { return f.backup(ctx, w) }
 
 // Propose decides whatever it is given, as a leader would that has verified the token.
 func (f *fleet) Propose(ctx context.Context, token string, drafts []view.Draft) (view.Receipt, error) {
@@ -187,13 +241,17 @@ type face struct {
 	keys   map[string]ident.Key
 }
 
-func (f *fleet) server(t testing.TB) (*Server, *auth.Service) {
+func (f *fleet) server(t testing.TB, change func(*Config)) (*Server, *auth.Service) {
 	t.Helper()
 	a := auth.New(auth.Config{Key: f.key, Fleet: ident.FleetIDOf(f.root.Public()), Directory: f, Forwarder: f, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
-	s, err := New(Config{
-		Root: f.root.Public(), Version: "1.2.3", Auth: a, Fleet: f, Events: f, Proposer: f, Node: f,
+	cfg := Config{
+		Root: f.root.Public(), Version: "1.2.3", Auth: a, Fleet: f, Past: f, Reads: f, Events: f, Proposer: f, Node: f,
 		AllowOrigin: func(o string) bool { return o == "http://192.0.2.2:7780" }, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,9 +259,12 @@ func (f *fleet) server(t testing.TB) (*Server, *auth.Service) {
 	return s, a
 }
 
-func newFace(t testing.TB) *face {
+func newFace(t testing.TB) *face { return newFaceWith(t, nil) }
+
+// newFaceWith changes what the server works with.
+func newFaceWith(t testing.TB, change func(*Config)) *face {
 	f := &face{fleet: newFleet(t), t: t, keys: map[string]ident.Key{}}
-	s, a := f.server(t)
+	s, a := f.server(t, change)
 	f.auth = a
 	// Requests with this header stand for those of the control socket.
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -318,7 +379,8 @@ const draft = `{"drafts":[{"stream":"group/a","type":"group.created","data":{"de
 
 // The whole table of who may do what.
 func TestWhoMayDoWhat(t *testing.T) {
-	reads := []string{"/api/v1/fleet", "/api/v1/robots", "/api/v1/nodes", "/api/v1/raft", "/api/v1/events", "/api/v1/events/types"}
+	reads := []string{"/api/v1/fleet", "/api/v1/robots", "/api/v1/nodes", "/api/v1/raft", "/api/v1/events", "/api/v1/events/types",
+		"/api/v1/state", "/api/v1/groups", "/api/v1/overview", "/api/v1/alerts", "/api/v1/deployments", "/api/v1/events/diff?a=0&b=1", "/api/v1/robots?at=0"}
 	type ask struct{ method, path, body string }
 	var asks []ask
 	may := map[ask][]string{}
@@ -334,11 +396,24 @@ func TestWhoMayDoWhat(t *testing.T) {
 	code, leave := ask{"POST", "/api/v1/login/code", ""}, ask{"POST", "/api/v1/leave", ""}
 	asks = append(asks, propose, tokens, code, leave)
 	may[propose] = []string{"anna", "omar", "ada", "nix"} // the leader decides by type
+	for _, a := range []ask{
+		{"POST", "/api/v1/robots/kiwi/activate", ""}, {"POST", "/api/v1/robots/kiwi/deactivate", `{"reason":"r"}`},
+		{"POST", "/api/v1/robots/kiwi/maintenance", ""}, {"POST", "/api/v1/robots/kiwi/maintenance/end", ""},
+		{"POST", "/api/v1/robots/kiwi/recover", ""}, {"POST", "/api/v1/robots/kiwi/retire", ""},
+		{"POST", "/api/v1/robots/kiwi/provision", `{"version":"1"}`}, {"POST", "/api/v1/robots/kiwi/fail", `{"message":"m","kind":"hardware"}`},
+		{"POST", "/api/v1/groups", `{"name":"g"}`}, {"DELETE", "/api/v1/groups/g", ""},
+		{"POST", "/api/v1/groups/g/robots", `{"robot":"kiwi"}`}, {"DELETE", "/api/v1/groups/g/robots/kiwi", ""},
+	} {
+		asks, may[a] = append(asks, a), may[propose]
+	}
+	backup := ask{"GET", "/api/v1/backup", ""}
+	asks, may[backup] = append(asks, backup), []string{"ada", "local"}
 	may[tokens] = []string{"ada"}
 	may[code] = []string{"anna", "omar", "ada", "nix"}
 	may[leave] = []string{"ada", "local"}
 
 	f := newFace(t)
+	f.set(func() { f.robots = []view.Robot{{ID: "aaa111", Name: "kiwi"}} })
 	for _, a := range asks {
 		for _, as := range []string{"", "anna", "omar", "ada", "nix", "local"} {
 			got := f.do(as, a.method, a.path, a.body)
@@ -384,9 +459,9 @@ func TestAuthorizationHeaders(t *testing.T) {
 func TestListsAreNeverNull(t *testing.T) {
 	f := newFace(t)
 	f.set(func() { f.robots = []view.Robot{{ID: "a"}} })
-	for _, path := range []string{"/api/v1/fleet", "/api/v1/robots", "/api/v1/robots/a", "/api/v1/nodes", "/api/v1/raft", "/api/v1/events"} {
+	for _, path := range []string{"/api/v1/fleet", "/api/v1/robots", "/api/v1/robots/a", "/api/v1/nodes", "/api/v1/raft", "/api/v1/events", "/api/v1/groups"} {
 		body := string(f.do("anna", "GET", path, "").body)
-		for _, allowed := range []string{`"leader":null`, `"telemetry":null`, `"heardAgeMillis":null`, `"clockSkewMillis":null`} {
+		for _, allowed := range []string{`"leader":null`, `"at":null`, `"since":null`, `"lastFailure":null`, `"deployed":null`, `"telemetry":null`, `"heardAgeMillis":null`, `"clockSkewMillis":null`} {
 			body = strings.ReplaceAll(body, allowed, "")
 		}
 		if strings.Contains(body, "null") {
@@ -406,10 +481,10 @@ func TestTheFormOfARobot(t *testing.T) {
 			HTTP: "http://192.0.2.1:7780", HeardAgeMillis: &age, Telemetry: &telemetry.Sample{CPUPercent: 5, TemperatureC: &temp},
 		}}
 	})
-	want := `{"id":"a","name":"lekiwi-1","type":"lekiwi","version":"0.1","arch":"arm64","os":"linux","status":"online","statusSince":"2026-07-07T07:07:07Z",` +
-		`"role":"leader","voterEligible":true,"voterApproved":true,"labels":{},"groups":[],"http":"http://192.0.2.1:7780","telemetry":{"cpuPercent":5,` +
+	want := `{"id":"a","name":"lekiwi-1","type":"lekiwi","hostname":"","version":"0.1","arch":"arm64","os":"linux","status":"online","statusSince":"2026-07-07T07:07:07Z",` +
+		`"role":"leader","voterEligible":true,"voterApproved":true,"lifecycle":{"state":"discovered","since":null,"failures":0,"lastFailure":null},"deployed":null,"labels":{},"groups":[],"http":"http://192.0.2.1:7780","telemetry":{"cpuPercent":5,` +
 		`"memUsedBytes":0,"memTotalBytes":0,"diskUsedBytes":0,"diskTotalBytes":0,"temperatureC":41.5,"batteryPercent":null,"netRxBytesPerSec":0,` +
-		`"netTxBytesPerSec":0,"uptimeSeconds":0,"load1":0},"heardAgeMillis":1200}`
+		`"netTxBytesPerSec":0,"uptimeSeconds":0,"load1":0},"heardAgeMillis":1200,"asOf":{"read":"local","at":null,"cursor":{"history":"h","seq":0,"hash":"x"},"ageMillis":900,"path":[],"stale":true}}`
 	if got := strings.TrimSpace(string(f.do("anna", "GET", "/api/v1/robots/a", "").body)); got != want {
 		t.Fatalf("got\n%s\nwant\n%s", got, want)
 	}
@@ -428,7 +503,7 @@ func TestFindingARobot(t *testing.T) {
 		"aaa111": "aaa111", "kiwi": "aaa111", "aaa1": "aaa111", "b": "bbb333", "wiped": "ddd555", "ccc": "ccc444", "gone": "eee666",
 		"aaa111x": "fff777", "two%20words%2F%C3%A9": "ggg888",
 	} {
-		if r := into[view.Robot](t, f.do("anna", "GET", "/api/v1/robots/"+which, "")); string(r.ID) != want {
+		if r := into[view.OneRobot](t, f.do("anna", "GET", "/api/v1/robots/"+which, "")); string(r.ID) != want {
 			t.Errorf("%q found %s, want %s", which, r.ID, want)
 		}
 	}
@@ -708,7 +783,7 @@ func TestOpenAPI(t *testing.T) {
 	if err := json.Unmarshal(r.body, &doc); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Paths["/api/v1/robots/{which}"]["get"].OperationID != "getRobot" || len(doc.Paths) != 13 {
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Paths["/api/v1/robots/{which}"]["get"].OperationID != "getRobot" || len(doc.Paths) != 33 {
 		t.Fatalf("%s, %d paths", doc.OpenAPI, len(doc.Paths))
 	}
 	for _, name := range []string{"Problem", "Robot", "Fleet", "Sample"} {

@@ -4,17 +4,21 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"reflect"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"skein/mesh/ident"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/view"
 )
@@ -32,10 +36,32 @@ type Fleet interface {
 
 // Events reads the log.
 type Events interface {
-	// Events returns at most limit events after seq since that fit, oldest
-	// first. compacted: some after since are no longer held here, and the list
-	// starts at the first that is.
-	Events(ctx context.Context, since uint64, fit view.EventFilter, limit int) (events []view.Event, compacted bool, err error)
+	// Query returns events that fit, at most q.Limit. Where the first that are
+	// asked for are not held here, the page is compacted and starts at the first
+	// that is.
+	Query(ctx context.Context, q view.EventQuery) (view.EventPage, error)
+}
+
+// Past is what the fleet had decided at a moment; a nil moment is the present.
+// Errors are *view.Problem where the moment is to blame.
+type Past interface {
+	Moments
+	Models
+}
+
+// Moments are the rows of a moment, and what differs between two.
+type Moments interface {
+	PictureAt(ctx context.Context, at view.At) (view.Picture, error)
+	NodesAt(ctx context.Context, at view.At) (view.Nodes, error)
+	Groups(ctx context.Context, at *view.At) (view.Groups, error)
+	Decided(ctx context.Context, at *view.At) (view.Decided, error)
+	Diff(ctx context.Context, a, b view.At) (view.Diff, error)
+}
+
+// Reads brings this node's copy of the log up to what a read asks for.
+type Reads interface {
+	// Await returns when it is. Refusals are *event.Fault: "no_leader", "timeout".
+	Await(ctx context.Context, read view.Read) (view.Fresh, error)
 }
 
 // Proposer gets things decided.
@@ -53,6 +79,11 @@ type Node interface {
 	Leave(ctx context.Context) error
 	// URL is the console's address as others know it, "http://ip:port".
 	URL() string
+	// TransferLeader hands leadership over to a voter, or for "" to the best one,
+	// and returns when that is done. It is asked of the leader only.
+	TransferLeader(ctx context.Context, to ident.NodeID) error
+	// Backup writes a whole backup of the fleet's log. It may take minutes.
+	Backup(ctx context.Context, w io.Writer) error
 }
 
 // Config is what a Server needs.
@@ -61,6 +92,8 @@ type Config struct {
 	Version  string
 	Auth     *auth.Service
 	Fleet    Fleet
+	Past     Past
+	Reads    Reads
 	Events   Events
 	Proposer Proposer
 	Node     Node
@@ -93,15 +126,20 @@ func New(cfg Config) (*Server, error) {
 				SecuritySchemes: map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", BearerFormat: "JWT"}},
 			},
 		},
-		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		Formats:                      map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},
 		DefaultFormat:                "application/json",
 		RejectUnknownQueryParameters: true,
 		Transformers:                 []huma.Transformer{asProblem},
 	})
 	s.health()
 	s.reads()
+	s.pasts()
+	s.models()
 	s.logins()
 	s.requests()
+	s.lives()
+	s.groups()
+	s.operations()
 	// The framework's own handler for this builds it at the first request, in a
 	// data race; and its page to browse it would load scripts from elsewhere.
 	schemas := s.api.OpenAPI().Components.Schemas.Map()
@@ -114,6 +152,18 @@ func New(cfg Config) (*Server, error) {
 	s.mux.HandleFunc("GET /openapi.json", s.openAPI)
 	s.mux.HandleFunc("/api/", s.noSuch)
 	return s, nil
+}
+
+// jsonFormat is JSON in UTF-8. The decoder would put a mark in place of bytes
+// that are none, and something else would be decided than was sent.
+var jsonFormat = huma.Format{
+	Marshal: huma.DefaultJSONFormat.Marshal,
+	Unmarshal: func(data []byte, v any) error {
+		if !utf8.Valid(data) {
+			return errors.New("the text is not UTF-8")
+		}
+		return huma.DefaultJSONFormat.Unmarshal(data, v)
+	},
 }
 
 // Close ends what requests have started: the interest in telemetry.
@@ -130,7 +180,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 // noSuch answers what no operation fits, with 405 where another method would.
 func (s *Server) noSuch(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
 		probe := *r
 		probe.Method = method
 		if _, pattern := s.mux.Handler(&probe); pattern != "/api/" {
@@ -220,13 +270,14 @@ func (s *Server) guard(open bool, may rule) func(huma.Context, func(huma.Context
 	return func(ctx huma.Context, next func(huma.Context)) {
 		c := caller{remote: auth.RemoteKey(ctx.RemoteAddr()), host: ctx.Host()}
 		if !open {
-			var err error
-			if c.token, c.Principal, err = s.identify(ctx); err == nil {
-				if p := may(c.Principal); p != nil {
-					err = p
+			var headers []string
+			ctx.EachHeader(func(name, value string) {
+				if name == "Authorization" {
+					headers = append(headers, value)
 				}
-			}
-			if err != nil {
+			})
+			var err error
+			if c.token, c.Principal, err = s.admit(ctx.Context(), headers, may); err != nil {
 				refuse(ctx, fail(err).(failure))
 				return
 			}
@@ -244,17 +295,23 @@ func refuse(ctx huma.Context, f failure) {
 	json.NewEncoder(ctx.BodyWriter()).Encode(f)
 }
 
-// identify reads the Authorization header. Without one, the control socket is
+// admit finds out who calls, and whether the rule lets them.
+func (s *Server) admit(ctx context.Context, headers []string, may rule) (string, auth.Principal, error) {
+	token, who, err := s.identify(ctx, headers)
+	if err != nil {
+		return "", auth.Principal{}, err
+	}
+	if p := may(who); p != nil {
+		return "", auth.Principal{}, p
+	}
+	return token, who, nil
+}
+
+// identify reads the Authorization headers. Without one, the control socket is
 // the local owner and the network is nobody.
-func (s *Server) identify(ctx huma.Context) (string, auth.Principal, error) {
-	var headers []string
-	ctx.EachHeader(func(name, value string) {
-		if name == "Authorization" {
-			headers = append(headers, value)
-		}
-	})
+func (s *Server) identify(ctx context.Context, headers []string) (string, auth.Principal, error) {
 	if len(headers) == 0 {
-		if auth.IsLocal(ctx.Context()) {
+		if auth.IsLocal(ctx) {
 			return "", auth.Principal{Local: true}, nil
 		}
 		return "", auth.Principal{}, problem(http.StatusUnauthorized, "unauthenticated", "this needs a token",

@@ -21,6 +21,9 @@ func (p Picture) Filled() Picture {
 		if r.Groups == nil {
 			r.Groups = []string{}
 		}
+		if r.Lifecycle.State == "" {
+			r.Lifecycle.State = "discovered"
+		}
 		robots[i] = r
 	}
 	p.Robots = robots
@@ -37,7 +40,7 @@ func (f Fleet) filled() Fleet {
 
 func (a AsOf) filled() AsOf {
 	if a.Read == "" {
-		a.Read = "local"
+		a.Read = Local
 	}
 	if a.Path == nil {
 		a.Path = []ident.NodeID{}
@@ -74,4 +77,40 @@ func (r Raft) Filled() Raft {
 		r.Follow = &f
 	}
 	return r
+}
+
+// Filled is the list with nothing null in it.
+func (g Groups) Filled() Groups {
+	g.AsOf = g.AsOf.filled()
+	g.Groups = slices.Clone(g.Groups)
+	if g.Groups == nil {
+		g.Groups = []Group{}
+	}
+	for i := range g.Groups {
+		if g.Groups[i].Robots == nil {
+			g.Groups[i].Robots = []NodeRef{}
+		}
+	}
+	return g
+}
+
+// Filled is the answer with nothing null in it but asOf.at.
+func (d Decided) Filled() Decided {
+	d.AsOf = d.AsOf.filled()
+	return d
+}
+
+// Filled is the answer with nothing null in it but times of event 0 and asOf.at.
+func (d Diff) Filled() Diff {
+	d.AsOf = d.AsOf.filled()
+	d.Changes = slices.Clone(d.Changes)
+	if d.Changes == nil {
+		d.Changes = []Change{}
+	}
+	for i := range d.Changes {
+		if d.Changes[i].Fields == nil {
+			d.Changes[i].Fields = []FieldChange{}
+		}
+	}
+	return d
 }

@@ -10,21 +10,48 @@ import (
 
 // Events is the answer of GET /api/v1/events.
 type Events struct {
+	// Events are oldest first, also when the newest were asked for.
 	Events []Event `json:"events"`
 	AsOf   AsOf    `json:"asOf"`
-	// Compacted: events after the asked one are no longer held here; the list
+	// Compacted: events that were asked for are no longer held here; the list
 	// starts at the first that is.
 	Compacted bool `json:"compacted"`
-	// More: there may be more after the last one; ask again with since set to its seq.
+	// More: there are more. Ask again with since set to the seq of the last event,
+	// or, where the newest were asked for, with before set to that of the first.
 	More bool `json:"more"`
 }
 
 // EventFilter selects events; an empty field selects all.
 type EventFilter struct {
-	// Stream is the exact stream, e.g. "robot/abc…".
+	// Stream is a whole stream, e.g. "robot/abc…", or, ending in "/", a family.
 	Stream string
-	// Type is a type or a prefix of types, e.g. "robot.".
+	// Type is a whole type or, ending in ".", a family, e.g. "robot.".
 	Type string
+	// Actor is the id of who did it: a person's name or a node's id.
+	Actor string
+	// From and Until bound the time, both inclusive; zero is no bound.
+	From, Until time.Time
+}
+
+// EventQuery asks for events.
+type EventQuery struct {
+	EventFilter
+	// After and Before bound the sequence number, both exclusive; 0 is no bound.
+	After, Before uint64
+	// Newest wants the last ones that fit instead of the first.
+	Newest bool
+	// Limit is the most that is wanted, from 1.
+	Limit int
+}
+
+// EventPage answers an EventQuery.
+type EventPage struct {
+	// Events are in ascending order; with Newest they are descending.
+	Events []Event
+	// Compacted: events that might fit are no longer held here.
+	Compacted bool
+	// More: further events fit.
+	More bool
 }
 
 // Proposal is the body of POST /api/v1/events. All drafts happen or none.
@@ -118,8 +145,12 @@ type Problem struct {
 	Detail string `json:"detail"`
 	// Code is stable, for programs: invalid, unauthenticated, not_allowed,
 	// not_found, ambiguous, conflict, unknown_type, too_large, rate_limited,
-	// no_leader, unreachable, busy, not_ready, unknown_outcome, timeout, internal.
+	// no_leader, not_leader, not_held, unreachable, busy, not_ready,
+	// unknown_outcome, timeout, internal.
 	Code string `json:"code"`
+	// Reason tells problems of one code apart where a program must act
+	// differently, e.g. no_space, transition, ceiling, version. May be empty.
+	Reason string `json:"reason,omitempty"`
 	// Next is what to do about it; may be empty.
 	Next string `json:"next"`
 	// Path names the field at fault, e.g. "drafts[0].data.name".

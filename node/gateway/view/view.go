@@ -23,11 +23,14 @@ import (
 
 // AsOf says how fresh an answer is and where it comes from.
 type AsOf struct {
-	// Read is the kind of read; "local" until other kinds exist.
-	Read   string `json:"read"`
-	Cursor Cursor `json:"cursor"`
-	// AgeMillis is the age of the newest leader mark this node has, i.e. the
-	// answer is at most this much behind the leader. -1: never heard one.
+	// Read is the kind of read that it was.
+	Read Read `json:"read"`
+	// At is null for the present. Otherwise the answer is of the past: of what was
+	// decided up to that moment, and nothing that is only heard.
+	At     *Moment `json:"at"`
+	Cursor Cursor  `json:"cursor"`
+	// AgeMillis is the age of the newest word of the leader that this node has,
+	// i.e. the answer is at most this much behind the leader. -1: never heard one.
 	AgeMillis int64 `json:"ageMillis"`
 	// Path is how the mark came here, leader first, this node last.
 	Path []ident.NodeID `json:"path"`
@@ -92,6 +95,8 @@ const (
 type Machine struct {
 	// Type is lekiwi, xlerobot or unknown.
 	Type string `json:"type"`
+	// Hostname is the name of its computer, "" if an older build registered it.
+	Hostname string `json:"hostname"`
 	// Version is that of its skein binary.
 	Version string `json:"version"`
 	Arch    string `json:"arch"`
@@ -114,6 +119,7 @@ type Robot struct {
 	Status      Status    `json:"status"`
 	StatusSince time.Time `json:"statusSince"`
 	Vote
+	Life
 	Labels map[string]string `json:"labels"`
 	Groups []string          `json:"groups"`
 	// HTTP is the address of its own face, "http://ip:port", or "" if unknown.

@@ -24,8 +24,8 @@ func newKey(t *testing.T) ident.Key {
 func TestARobotSurvivesJSON(t *testing.T) {
 	age := int64(7)
 	robot := Robot{
-		ID: "a", Name: "n", Machine: Machine{"lekiwi", "1", "arm64", "linux"}, Status: Online, StatusSince: time.Unix(1e9, 0).UTC(),
-		Vote: Vote{Leader, true, true}, Labels: map[string]string{"k": "v"}, Groups: []string{"g"}, HTTP: "http://x",
+		ID: "a", Name: "n", Machine: Machine{"lekiwi", "goose-pi", "1", "arm64", "linux"}, Status: Online, StatusSince: time.Unix(1e9, 0).UTC(),
+		Vote: Vote{Leader, true, true}, Life: Life{Lifecycle: Lifecycle{State: "ready", Failures: 2}, Deployed: &Deployed{Deployment: "d", Version: "2"}}, Labels: map[string]string{"k": "v"}, Groups: []string{"g"}, HTTP: "http://x",
 		Telemetry: &telemetry.Sample{CPUPercent: 3}, HeardAgeMillis: &age,
 	}
 	text, err := json.Marshal(robot)

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"skein/node/gateway/view"
@@ -22,12 +23,18 @@ func (h *hub) attach(ctx context.Context, c *client, cursor *view.Cursor) error 
 	}
 	now := p.cursor()
 	switch {
-	case now.History != cursor.History, now.Seq == cursor.Seq && cursor.Hash != "" && now.Hash != cursor.Hash:
+	case now.History != cursor.History:
 		return h.join(ctx, c, resetHistory)
 	case now.Seq-cursor.Seq > maxGap:
 		return h.join(ctx, c, resetTooMany)
+	case cursor.Hash == "" || cursor.Seq == 0 || h.held(*cursor):
+		return h.resume(ctx, c, p, *cursor)
 	}
-	return h.resume(ctx, c, p, *cursor)
+	// Another chain led there, or it is not held any more: the log knows which.
+	if _, compacted, err := h.events.Events(ctx, cursor.Seq, view.EventFilter{}, 1); err != nil || compacted {
+		return errors.Join(err, h.join(ctx, c, resetCompacted))
+	}
+	return h.join(ctx, c, resetDiverged)
 }
 
 // join gives the client a whole picture, with a reason as a reset.

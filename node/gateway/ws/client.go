@@ -3,6 +3,7 @@ package ws
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"time"
 
@@ -158,11 +159,41 @@ func (s *Server) watch(ctx context.Context, c *client) {
 	c.wantEvents = *m.Events
 	cursor := m.Cursor
 	attaching.Go(func() { s.attach(ctx, c, cursor) })
-	if m, end = c.read(ctx); end == nil && m.Type != "" {
+	for m, end = c.read(ctx); end == nil && m.Type == "at"; m, end = c.read(ctx) {
+		s.past(ctx, c, m.At)
+	}
+	if end == nil && m.Type != "" {
 		end = endBadMessage(errors.New("only one watch is possible on a connection"))
 	}
 	if end != nil {
 		c.sayAndWait(ctx, end)
+	}
+}
+
+// pastTimeout bounds the look at one past moment.
+const pastTimeout = 5 * time.Second
+
+// past shows a client the fleet as it was at a moment. What is live goes on
+// beside it. Moments are looked at one after the other, so that nobody makes
+// this node rebuild many at once.
+func (s *Server) past(ctx context.Context, c *client, moment string) {
+	ctx, cancel := context.WithTimeout(ctx, pastTimeout)
+	defer cancel()
+	message := pastMessage{Type: "past", At: moment}
+	at, err := view.ParseAt(moment)
+	var p view.Picture
+	if err == nil {
+		p, err = s.cfg.Past.PictureAt(ctx, at)
+	}
+	if err == nil {
+		p = p.Filled()
+		message.Fleet, message.Robots = &p.Fleet, p.Robots
+	} else if message.Problem, _ = asProblem(err); message.Problem == nil {
+		s.cfg.Log.Warn("past moment could not be shown", "at", moment, "err", err)
+		message.Problem = &view.Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "this node cannot look at that moment now", Next: "try again, or at another node"}
+	}
+	if !c.queue.push(encode(message)) {
+		c.queue.finish(endTooSlow)
 	}
 }
 

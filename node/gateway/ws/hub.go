@@ -48,6 +48,7 @@ const (
 // The reasons for a reset, in the words that a page shows.
 const (
 	resetHistory   = "the fleet's history was replaced"
+	resetDiverged  = "what this page was shown was not decided by the fleet"
 	resetCompacted = "events in between are no longer held by this node"
 	resetTooMany   = "too much happened in between"
 )
@@ -68,6 +69,13 @@ type Events interface {
 	Events(ctx context.Context, since uint64, fit view.EventFilter, limit int) (events []view.Event, compacted bool, err error)
 }
 
+// Past is what the fleet had decided.
+type Past interface {
+	// PictureAt is Look at a moment. Errors are *view.Problem where the moment is
+	// to blame.
+	PictureAt(ctx context.Context, at view.At) (view.Picture, error)
+}
+
 // hub looks at the fleet for all clients together. One goroutine runs it; all
 // fields below mu belong to it.
 type hub struct {
@@ -75,6 +83,8 @@ type hub struct {
 	events Events
 	log    *slog.Logger
 	timing
+	// held reports whether a cursor is a place in this node's log.
+	held func(view.Cursor) bool
 	// onTick is called after each tick, without the lock.
 	onTick func([]*client)
 	wake   chan struct{} // somebody came while nobody was here

@@ -27,7 +27,7 @@ const (
 	maxChunkEvents = 256
 )
 
-// clientMessage is what a client may say: auth with Token, or watch.
+// clientMessage is what a client may say: auth with Token, watch, or at.
 type clientMessage struct {
 	Type  string `json:"type"`
 	Token string `json:"token"`
@@ -35,6 +35,8 @@ type clientMessage struct {
 	Cursor *view.Cursor `json:"cursor"`
 	// Events is how many past events a snapshot should have.
 	Events *int `json:"events"`
+	// At is a past moment to show; see view.ParseAt.
+	At string `json:"at"`
 }
 
 // decodeClient reads a client's message. Unknown fields are left alone: a page
@@ -46,6 +48,11 @@ func decodeClient(text []byte) (clientMessage, error) {
 	}
 	switch m.Type {
 	case "auth":
+		return m, nil
+	case "at":
+		if _, err := view.ParseAt(m.At); err != nil {
+			return clientMessage{}, fmt.Errorf("at %.40q %w", m.At, err)
+		}
 		return m, nil
 	case "watch":
 		if m.Events == nil {
@@ -108,6 +115,15 @@ type (
 		Cursor    view.Cursor `json:"cursor"`
 		AgeMillis int64       `json:"ageMillis"`
 		Stale     bool        `json:"stale"`
+	}
+	// pastMessage is the fleet as it was at the moment At that was asked for;
+	// fleet.asOf.at says which that is. Or Problem says why it cannot be shown.
+	pastMessage struct {
+		Type    string        `json:"type"`
+		At      string        `json:"at"`
+		Fleet   *view.Fleet   `json:"fleet,omitempty"`
+		Robots  []view.Robot  `json:"robots,omitempty"`
+		Problem *view.Problem `json:"problem,omitempty"`
 	}
 	behindMessage struct {
 		Type string `json:"type"`

@@ -122,7 +122,7 @@ func reaches(seq uint64) func(*follower) bool {
 func TestResumeAtAnotherNode(t *testing.T) {
 	for _, missed := range []int{0, 1, 7, maxRing - 1, maxRing, maxRing + 1, maxRing + pageEvents, maxGap} {
 		t.Run(fmt.Sprint(missed), func(t *testing.T) {
-			r := newReplica() // both nodes have the whole log
+			r := newStock() // both nodes have the whole log
 			r.decide(20, 0)
 			a, b := newNode(t, r, quickTiming()), newNode(t, r, quickTiming())
 			var f follower
@@ -139,7 +139,7 @@ func TestResumeAtAnotherNode(t *testing.T) {
 
 // The largest events fill chunk, ring and queue bounds by bytes, not by count.
 func TestResumeOverLargeEvents(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(1, 0)
 	n := newNode(t, r, quickTiming())
 	var f follower
@@ -153,19 +153,21 @@ func TestResumeOverLargeEvents(t *testing.T) {
 
 func TestWhatCannotBeContinuedIsReset(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare func(*replica)
+		prepare func(*stock)
 		cursor  view.Cursor
 		reason  string
 	}{
-		"another history":         {func(*replica) {}, view.Cursor{History: "h0", Seq: 3, Hash: "x"}, resetHistory},
-		"another history, ahead":  {func(*replica) {}, view.Cursor{History: "h0", Seq: 3000, Hash: "x"}, resetHistory},
-		"same seq, another chain": {func(*replica) {}, view.Cursor{History: "h1", Seq: 50, Hash: "forked"}, resetHistory},
-		"compacted":               {func(r *replica) { r.held = 30 }, view.Cursor{History: "h1", Seq: 3}, resetCompacted},
-		"all compacted":           {func(r *replica) { r.held = 50 }, view.Cursor{History: "h1", Seq: 3}, resetCompacted},
-		"too far behind":          {func(r *replica) { r.append(maxGap, 0) }, view.Cursor{History: "h1", Seq: 49}, resetTooMany},
+		"another history":         {func(*stock) {}, view.Cursor{History: "h0", Seq: 3, Hash: "x"}, resetHistory},
+		"another history, ahead":  {func(*stock) {}, view.Cursor{History: "h0", Seq: 3000, Hash: "x"}, resetHistory},
+		"same seq, another chain": {func(*stock) {}, view.Cursor{History: "h1", Seq: 50, Hash: "forked"}, resetDiverged},
+		"old seq, another chain":  {func(*stock) {}, view.Cursor{History: "h1", Seq: 7, Hash: "forked"}, resetDiverged},
+		"compacted, with a hash":  {func(r *stock) { r.held = 30 }, view.Cursor{History: "h1", Seq: 3, Hash: hashAt("h1", 3)}, resetCompacted},
+		"compacted":               {func(r *stock) { r.held = 30 }, view.Cursor{History: "h1", Seq: 3}, resetCompacted},
+		"all compacted":           {func(r *stock) { r.held = 50 }, view.Cursor{History: "h1", Seq: 3}, resetCompacted},
+		"too far behind":          {func(r *stock) { r.append(maxGap, 0) }, view.Cursor{History: "h1", Seq: 49}, resetTooMany},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newReplica()
+			r := newStock()
 			r.decide(50, 0)
 			c.prepare(r)
 			p := newNode(t, r, quickTiming()).open()
@@ -189,7 +191,7 @@ func TestWhatCannotBeContinuedIsReset(t *testing.T) {
 }
 
 func TestACursorThatIsJustHeldIsNotReset(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(50, 0)
 	r.held = 30
 	var f follower
@@ -202,7 +204,7 @@ func TestACursorThatIsJustHeldIsNotReset(t *testing.T) {
 
 // The node that a page moves to has not yet seen what the page has.
 func TestANodeThatIsBehind(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(10, 0)
 	r.hear("old", 1)
 	times := quickTiming()
@@ -238,7 +240,7 @@ func TestANodeThatIsBehind(t *testing.T) {
 }
 
 func TestANodeThatCatchesUpAtOnceIsNotCalledBehind(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(10, 0)
 	times := quickTiming()
 	times.quiet = patience
@@ -252,7 +254,7 @@ func TestANodeThatCatchesUpAtOnceIsNotCalledBehind(t *testing.T) {
 }
 
 func TestTheHistoryIsReplacedWhileSomebodyWatches(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(10, 0)
 	n := newNode(t, r, quickTiming())
 	p, ahead := n.open(), n.open()
@@ -278,7 +280,7 @@ func TestTheHistoryIsReplacedWhileSomebodyWatches(t *testing.T) {
 
 // A follower that was away installs a snapshot: a gap in its log while pages watch.
 func TestAGapWhileSomebodyWatches(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(10, 0)
 	n := newNode(t, r, quickTiming())
 	p := n.open()
@@ -299,7 +301,7 @@ func TestAGapWhileSomebodyWatches(t *testing.T) {
 }
 
 func TestAViewThatGoesBackIsNotShown(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(10, 0)
 	n := newNode(t, r, quickTiming())
 	var f follower
@@ -333,7 +335,7 @@ func TestAViewThatGoesBackIsNotShown(t *testing.T) {
 
 // While the log cannot be read, pages keep what they have; then it goes on.
 func TestALogThatFails(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(10, 0)
 	n := newNode(t, r, quickTiming())
 	p := n.open()
@@ -363,7 +365,7 @@ func TestALogThatFails(t *testing.T) {
 // event is seen once, in order; what is shown in the end is what there is.
 func TestPagesThatMove(t *testing.T) {
 	const total = 4000
-	ahead, lagging := newReplica(), newReplica()
+	ahead, lagging := newStock(), newStock()
 	nodes := []*node{newNode(t, ahead, quickTiming()), newNode(t, lagging, quickTiming())}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -409,7 +411,7 @@ func TestPagesThatMove(t *testing.T) {
 	world.Wait()
 }
 
-func sameLoads(shown map[ident.NodeID]view.Robot, r *replica) bool {
+func sameLoads(shown map[ident.NodeID]view.Robot, r *stock) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, x := range r.robots {
@@ -422,7 +424,7 @@ func sameLoads(shown map[ident.NodeID]view.Robot, r *replica) bool {
 
 // A page that stops reading is told so and cut; the others notice nothing.
 func TestASlowPageIsCut(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(1, 0)
 	n := newNode(t, r, quickTiming())
 	slow, good := n.open(), n.open()
@@ -461,7 +463,7 @@ func TestASlowPageIsCut(t *testing.T) {
 
 // Only the age of news growing is no news; the same news heard again is.
 func TestAgesAreNotSent(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	for i := range 20 {
 		r.hear(idOf(i), 1)
 	}
@@ -491,7 +493,7 @@ func TestAgesAreNotSent(t *testing.T) {
 }
 
 func TestLooksArePaced(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	times := shippedTiming()
 	n := newNode(t, r, times)
 	p := n.open()
@@ -514,7 +516,7 @@ func TestLooksArePaced(t *testing.T) {
 
 // The same bytes go to all.
 func TestAMessageIsEncodedOnce(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(3, 0)
 	n := newNode(t, r, quickTiming())
 	h := n.server.hub
@@ -544,7 +546,7 @@ func TestAMessageIsEncodedOnce(t *testing.T) {
 
 // What changed while a client was being caught up is not lost on it.
 func TestJoiningBringsWhatChangedMeanwhile(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(3, 0)
 	r.hear("a", 1)
 	h := newNode(t, r, quickTiming()).server.hub
@@ -571,7 +573,7 @@ func TestJoiningBringsWhatChangedMeanwhile(t *testing.T) {
 
 // The log may be ahead of the state that is shown, and may have a gap.
 func TestReadingTheLog(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(100, 0)
 	r.held = 40
 	h := newHub(r, r, quickTiming(), nil)
@@ -591,7 +593,7 @@ func TestReadingTheLog(t *testing.T) {
 // A node that needs longer to bring its pages up to date than looks are apart,
 // while there is always something new, is slow and not stuck.
 func TestASlowNodeStillServes(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(3, 0)
 	times := quickTiming()
 	times.pace = time.Millisecond

@@ -15,6 +15,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/coder/websocket"
 
+	"skein/consensus/watch"
 	"skein/mesh/ident"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/view"
@@ -33,6 +34,10 @@ type Config struct {
 	Gate   Gate
 	Fleet  Fleet
 	Events Events
+	// Past is what the fleet had decided at a moment.
+	Past Past
+	// History is this node's copy of the log.
+	History watch.Log
 	// AllowOrigin says whether a page of that origin, which is not this node's
 	// own, is one of this fleet's.
 	AllowOrigin func(origin string) bool
@@ -40,15 +45,17 @@ type Config struct {
 	Log         *slog.Logger
 }
 
-// Server is the WebSocket endpoint. Its Run has to run for clients to be served.
+// Server is the WebSocket endpoints. Its Run has to run for clients to be served.
 type Server struct {
 	cfg  Config
 	hub  *hub
+	feed *watch.Hub
 	ends func(code string) *metrics.Counter
 
 	mu       sync.Mutex
 	stopping bool
 	clients  map[*client]net.Conn
+	watchers map[*watcher]net.Conn
 	handlers sync.WaitGroup
 }
 
@@ -56,7 +63,11 @@ type Server struct {
 func New(cfg Config) *Server { return newServer(cfg, shippedTiming()) }
 
 func newServer(cfg Config, times timing) *Server {
-	s := &Server{cfg: cfg, hub: newHub(cfg.Fleet, cfg.Events, times, cfg.Log), clients: map[*client]net.Conn{}}
+	s := &Server{
+		cfg: cfg, hub: newHub(cfg.Fleet, cfg.Events, times, cfg.Log), feed: watch.New(cfg.History),
+		clients: map[*client]net.Conn{}, watchers: map[*watcher]net.Conn{},
+	}
+	s.hub.held = cfg.History.Held
 	s.hub.onTick = s.check
 	s.ends = func(code string) *metrics.Counter {
 		return cfg.Metrics.GetOrCreateCounter(`skein_console_closed_total{code="` + code + `"}`)
@@ -66,6 +77,11 @@ func newServer(cfg Config, times timing) *Server {
 		defer s.mu.Unlock()
 		return float64(len(s.clients))
 	})
+	cfg.Metrics.NewGauge("skein_event_watchers", func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(len(s.watchers))
+	})
 	return s
 }
 
@@ -73,11 +89,10 @@ func newServer(cfg Config, times timing) *Server {
 // second and returns nil.
 func (s *Server) Run(ctx context.Context) error {
 	hubCtx, stopHub := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.hub.run(hubCtx)
-	}()
+	var hubs sync.WaitGroup
+	hubs.Go(func() { s.hub.run(hubCtx) })
+	// It ends with ctx, and with it every watcher.
+	hubs.Go(func() { s.feed.Run(ctx) })
 	<-ctx.Done()
 	s.mu.Lock()
 	s.stopping = true
@@ -90,7 +105,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.handlers.Wait()
 	force.Stop()
 	stopHub()
-	<-done
+	hubs.Wait()
 	return nil
 }
 
@@ -100,25 +115,37 @@ func (s *Server) hangUp() {
 	for _, conn := range s.clients {
 		conn.Close()
 	}
+	for _, conn := range s.watchers {
+		conn.Close()
+	}
 }
 
-// ServeHTTP upgrades a request and serves it until it ends.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !offers(r, Subprotocol) {
-		http.Error(w, "this is a WebSocket of subprotocol "+Subprotocol, http.StatusBadRequest)
-		return
+// accept upgrades a request to a WebSocket of a subprotocol, or refuses it.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, subprotocol string) (*websocket.Conn, *hijacked) {
+	if !offers(r, subprotocol) {
+		http.Error(w, "this is a WebSocket of subprotocol "+subprotocol, http.StatusBadRequest)
+		return nil, nil
 	}
 	raw := &hijacked{ResponseWriter: w}
 	conn, err := websocket.Accept(raw, r, &websocket.AcceptOptions{
-		Subprotocols:    []string{Subprotocol},
+		Subprotocols:    []string{subprotocol},
 		OriginPatterns:  s.origins(r),
 		CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
-		s.cfg.Log.Debug("console connection refused", "remote", r.RemoteAddr, "err", err)
-		return
+		s.cfg.Log.Debug("connection refused", "remote", r.RemoteAddr, "subprotocol", subprotocol, "err", err)
+		return nil, nil
 	}
 	conn.SetReadLimit(maxClientBytes)
+	return conn, raw
+}
+
+// ServeHTTP upgrades a console's request and serves it until it ends.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	conn, raw := s.accept(w, r, Subprotocol)
+	if conn == nil {
+		return
+	}
 	c := &client{conn: conn, queue: newQueue(), timing: s.hub.timing}
 	if !s.add(c, raw.conn) {
 		raw.conn.Close()

@@ -13,7 +13,7 @@ import (
 )
 
 func TestAConsoleSeesTheFleetAndEveryChange(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.decide(5, 0)
 	r.hear("a", 1)
 	r.hear("b", 1)
@@ -65,7 +65,7 @@ func TestAConsoleSeesTheFleetAndEveryChange(t *testing.T) {
 }
 
 func TestTheNameOfTheNode(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	r.hear("self", 1)
 	n := newNode(t, r, quickTiming())
 	p, _, err := n.dial()
@@ -102,7 +102,7 @@ func TestWhoIsLetIn(t *testing.T) {
 			if c.code == endTooLate.code {
 				times.speak = 100 * time.Millisecond
 			}
-			p, _, err := newNode(t, newReplica(), times).dial()
+			p, _, err := newNode(t, newStock(), times).dial()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +115,7 @@ func TestWhoIsLetIn(t *testing.T) {
 }
 
 func TestAMessageAtTheBoundIsRead(t *testing.T) {
-	n := newNode(t, newReplica(), quickTiming())
+	n := newNode(t, newStock(), quickTiming())
 	p, _, err := n.dial()
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func TestAMessageAtTheBoundIsRead(t *testing.T) {
 }
 
 func TestBinaryMessagesAreRefused(t *testing.T) {
-	n := newNode(t, newReplica(), quickTiming())
+	n := newNode(t, newStock(), quickTiming())
 	p, _, err := n.dial()
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestBinaryMessagesAreRefused(t *testing.T) {
 
 // A page that another site served may not use the visitor's network position.
 func TestOrigins(t *testing.T) {
-	n := newNode(t, newReplica(), quickTiming())
+	n := newNode(t, newStock(), quickTiming())
 	for origin, good := range map[string]bool{
 		"":                              true, // no browser
 		n.url:                           true, // the page this node served
@@ -169,7 +169,7 @@ func TestOrigins(t *testing.T) {
 }
 
 func TestTheSubprotocolIsNeeded(t *testing.T) {
-	n := newNode(t, newReplica(), quickTiming())
+	n := newNode(t, newStock(), quickTiming())
 	for _, offered := range [][]string{nil, {"graphql-ws"}} {
 		_, resp, err := websocket.Dial(t.Context(), n.url, &websocket.DialOptions{Subprotocols: offered})
 		if err == nil || resp.StatusCode != 400 {
@@ -187,7 +187,7 @@ func TestTheSubprotocolIsNeeded(t *testing.T) {
 }
 
 func TestATokenThatEndsEndsTheConnection(t *testing.T) {
-	n := newNode(t, newReplica(), quickTiming())
+	n := newNode(t, newStock(), quickTiming())
 	p := n.open()
 	p.watch(nil, 0)
 	p.until("snapshot")
@@ -198,7 +198,7 @@ func TestATokenThatEndsEndsTheConnection(t *testing.T) {
 }
 
 func TestTheNodeStops(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	n := newNode(t, r, quickTiming())
 	p := n.open()
 	p.watch(nil, 0)
@@ -226,7 +226,7 @@ func TestTheNodeStops(t *testing.T) {
 func TestStoppingWaitsForNobody(t *testing.T) {
 	times := quickTiming()
 	times.goodbye = 200 * time.Millisecond
-	n := newNode(t, newReplica(), times)
+	n := newNode(t, newStock(), times)
 	for range 3 {
 		n.open().watch(nil, 0) // and never read again
 	}
@@ -238,7 +238,7 @@ func TestStoppingWaitsForNobody(t *testing.T) {
 }
 
 func TestNothingRunsWhileNobodyLooks(t *testing.T) {
-	r := newReplica()
+	r := newStock()
 	n := newNode(t, r, quickTiming())
 	if r.watched() != 0 {
 		t.Fatal("watched before anybody came")
@@ -282,7 +282,7 @@ func TestNothingRunsWhileNobodyLooks(t *testing.T) {
 }
 
 func TestAFailedHandshakeLeavesNothing(t *testing.T) {
-	n := newNode(t, newReplica(), quickTiming())
+	n := newNode(t, newStock(), quickTiming())
 	ctx, cancel := context.WithCancel(t.Context())
 	c, _, err := websocket.Dial(ctx, n.url, &websocket.DialOptions{Subprotocols: []string{Subprotocol}})
 	if err != nil {
@@ -328,7 +328,7 @@ func FuzzDecodeClient(f *testing.F) {
 func BenchmarkBroadcast(b *testing.B) {
 	for _, clients := range []int{1, 100} {
 		b.Run(fmt.Sprint(clients), func(b *testing.B) {
-			r := newReplica()
+			r := newStock()
 			for i := range 100 {
 				r.hear(view.Robot{}.ID+idOf(i), 1)
 			}

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"skein/agent/telemetry"
+	"skein/consensus/history"
 	"skein/mesh/ident"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/view"
@@ -30,9 +31,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // be busy with ten other things.
 const patience = time.Minute
 
-// replica is a node's knowledge that a test changes: a log, robots, and a cursor
+// stock is a node's knowledge that a test changes: a log, robots, and a cursor
 // that may lag behind another replica's.
-type replica struct {
+type stock struct {
 	mu       sync.Mutex
 	history  string
 	events   []view.Event // seq i+1 at index i
@@ -52,11 +53,11 @@ type robot struct {
 	heard time.Time
 }
 
-func newReplica() *replica {
-	return &replica{history: "h1", robots: map[ident.NodeID]robot{}, watchers: map[chan struct{}]bool{}}
+func newStock() *stock {
+	return &stock{history: "h1", robots: map[ident.NodeID]robot{}, watchers: map[chan struct{}]bool{}}
 }
 
-func (r *replica) Look() view.Picture {
+func (r *stock) Look() view.Picture {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.looks++
@@ -78,7 +79,7 @@ func (r *replica) Look() view.Picture {
 
 func hashAt(history string, seq uint64) string { return fmt.Sprintf("hash-%s-%d", history, seq) }
 
-func (r *replica) Watch() (<-chan struct{}, func()) {
+func (r *stock) Watch() (<-chan struct{}, func()) {
 	c := make(chan struct{}, 1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,7 +91,7 @@ func (r *replica) Watch() (<-chan struct{}, func()) {
 	}
 }
 
-func (r *replica) Events(ctx context.Context, since uint64, _ view.EventFilter, limit int) ([]view.Event, bool, error) {
+func (r *stock) Events(ctx context.Context, since uint64, _ view.EventFilter, limit int) ([]view.Event, bool, error) {
 	time.Sleep(r.slow)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,8 +106,44 @@ func (r *replica) Events(ctx context.Context, since uint64, _ view.EventFilter, 
 	return slices.Clone(page[:min(limit, len(page))]), since < r.held, ctx.Err()
 }
 
+// PictureAt is what was decided at a moment: as many robots as the moment's number.
+func (r *stock) PictureAt(_ context.Context, at view.At) (view.Picture, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.readErr != nil {
+		return view.Picture{}, r.readErr
+	}
+	if at.Seq > uint64(len(r.events)) {
+		return view.Picture{}, &view.Problem{Status: 404, Code: "not_found", Detail: "it has not happened", Next: "wait"}
+	}
+	p := view.Picture{Fleet: view.Fleet{AsOf: view.AsOf{At: &view.Moment{Seq: at.Seq}, Cursor: view.Cursor{History: r.history, Seq: at.Seq}}}}
+	for i := range at.Seq {
+		p.Robots = append(p.Robots, view.Robot{ID: ident.NodeID(fmt.Sprint(i))})
+	}
+	return p, nil
+}
+
+// The log as a watcher of events sees it. Tests of that use a real one.
+func (r *stock) Cursor() view.Cursor { return r.Look().Fleet.AsOf.Cursor }
+
+func (r *stock) First() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held + 1
+}
+
+func (r *stock) Held(c view.Cursor) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return c.History == r.history && c.Seq >= r.held && c.Seq <= uint64(len(r.events)) && c.Hash == hashAt(r.history, c.Seq)
+}
+
+func (r *stock) Records(uint64, int) ([]history.Record, bool) { return nil, false }
+
+func (r *stock) Subscribe() (<-chan struct{}, func()) { return r.Watch() }
+
 // change changes the replica and tells who watches.
-func (r *replica) change(f func()) {
+func (r *stock) change(f func()) {
 	r.mu.Lock()
 	f()
 	for c := range r.watchers {
@@ -116,11 +153,11 @@ func (r *replica) change(f func()) {
 }
 
 // decide appends n events, each with data of about size bytes.
-func (r *replica) decide(n, size int) {
+func (r *stock) decide(n, size int) {
 	r.change(func() { r.append(n, size) })
 }
 
-func (r *replica) append(n, size int) {
+func (r *stock) append(n, size int) {
 	for range n {
 		seq := uint64(len(r.events) + 1)
 		data := fmt.Sprintf(`{"history":%q,"seq":%d,"pad":%q}`, r.history, seq, strings.Repeat("x", size))
@@ -129,14 +166,14 @@ func (r *replica) append(n, size int) {
 }
 
 // hear is a report of a robot with a load.
-func (r *replica) hear(id ident.NodeID, load float64) {
+func (r *stock) hear(id ident.NodeID, load float64) {
 	r.change(func() {
 		x := robot{view.Robot{ID: id, Name: "robot " + string(id), Status: view.Online, Telemetry: &telemetry.Sample{Load1: load}}, time.Now()}
 		r.robots[id] = x
 	})
 }
 
-func (r *replica) watched() int {
+func (r *stock) watched() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.watchers)
@@ -179,17 +216,17 @@ func quickTiming() timing {
 // node is a real HTTP server with the WebSocket endpoint.
 type node struct {
 	t       testing.TB
-	replica *replica
+	replica *stock
 	gate    *gate
 	server  *Server
 	url     string
 	stop    func()
 }
 
-func newNode(t testing.TB, r *replica, times timing) *node {
+func newNode(t testing.TB, r *stock, times timing) *node {
 	n := &node{t: t, replica: r, gate: &gate{bad: map[string]bool{}}}
 	n.server = newServer(Config{
-		Self: "self", Gate: n.gate, Fleet: r, Events: r,
+		Self: "self", Gate: n.gate, Fleet: r, Events: r, Past: r, History: r,
 		AllowOrigin: func(origin string) bool {
 			return origin == "http://192.0.2.9:7780" || origin == "http://[2001:db8::9]:7780"
 		},
@@ -226,6 +263,8 @@ type said struct {
 	Reset   bool
 	Reason  string
 	By      uint64
+	At      string
+	Problem *view.Problem
 	Code    string
 	Message string
 	Next    string

@@ -1,0 +1,108 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// compactLook is how often the size of the log is looked at.
+	compactLook = time.Second
+	// keepBytes is how many bytes of entries at most stay for voters that are a
+	// little behind.
+	keepBytes = 16 << 20
+	// keepLeast is how many entries stay even if they are larger.
+	keepLeast = 16
+	// maxBacklog is how many bytes of committed entries may wait to be applied
+	// before the log takes no more. Raft itself counts entries, up to 2048.
+	maxBacklog = 16 << 20
+	// backlogLook bounds the wait for a word that an entry was applied.
+	backlogLook = 20 * time.Millisecond
+	// rareTimer turns raft's own timer for snapshots off, as far as it can be.
+	rareTimer = 365 * 24 * time.Hour
+)
+
+// compact keeps the log short: raft alone counts entries, of which one may have
+// a few bytes or half a megabyte.
+func (g *Group) compact(ctx context.Context, r *raft.Raft) {
+	ticker := time.NewTicker(compactLook)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		bytes, entries := g.stores.log.ledger.since()
+		c := g.cfg.Compaction
+		if bytes < c.Bytes && (entries < c.Entries || time.Since(last) < c.Every) {
+			continue
+		}
+		last = time.Now()
+		if err := g.compactNow(ctx, r); err != nil {
+			g.cfg.Log.Warn("raft log not made shorter", "error", err)
+		}
+	}
+}
+
+// compactNow takes a snapshot and cuts the log behind what others may still need.
+func (g *Group) compactNow(ctx context.Context, r *raft.Raft) error {
+	keep := min(g.cfg.Compaction.Keep, max(keepLeast, g.stores.log.ledger.newest(keepBytes)))
+	g.pacing.Lock()
+	c := r.ReloadableConfig()
+	c.TrailingLogs = keep
+	err := r.ReloadConfig(c)
+	g.pacing.Unlock()
+	if err != nil {
+		return err
+	}
+	g.stores.log.ledger.compacted() // what comes meanwhile counts for the next time
+	err = await(ctx, g.slots.asking, func() error { return r.Snapshot().Error() })
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return err
+}
+
+// holdBack waits while too much that is committed was not applied yet. It is
+// called before entries are stored, where raft can wait: leaders are heard
+// meanwhile.
+func (g *Group) holdBack() {
+	r := g.raft.Load()
+	for r != nil && g.failure.get() == nil && g.stores.log.ledger.between(g.backlog.applied.Load(), r.AppliedIndex()) > maxBacklog {
+		select {
+		case <-g.backlog.progress:
+		case <-g.backlog.stopping:
+			return
+		case <-time.After(backlogLook):
+		}
+	}
+}
+
+// backlog is how far the machine is.
+type backlog struct {
+	// applied is the last entry that it took.
+	applied atomic.Uint64
+	// progress has a value when that changed.
+	progress chan struct{}
+	// stopping is closed when the group ends.
+	stopping chan struct{}
+}
+
+func newBacklog() *backlog {
+	return &backlog{progress: make(chan struct{}, 1), stopping: make(chan struct{})}
+}
+
+// progressed notes that the machine has taken entry index.
+func (b *backlog) progressed(index uint64) {
+	b.applied.Store(index)
+	select {
+	case b.progress <- struct{}{}:
+	default:
+	}
+}

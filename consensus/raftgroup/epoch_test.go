@@ -1,0 +1,187 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"skein/consensus/raftgroup/testnet"
+	"skein/mesh/ident"
+)
+
+// TestOldVotersAreRefusedAfterARecovery: one of three survives and is recovered
+// alone; then the two others come back with their majority of the old epoch.
+func TestOldVotersAreRefusedAfterARecovery(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []Store{StoreBolt, StoreWAL} {
+		t.Run(string(kind), func(t *testing.T) {
+			epochs := map[ident.NodeID]uint64{}
+			c := newCluster(t, func(cfg *Config) { cfg.Epoch = epochs[cfg.ID] })
+			c.kind = kind
+			all := c.form(3)
+			c.mustDecide(1, 2, 3)
+			c.agree([]uint64{1, 2, 3}, all...)
+			for _, m := range all {
+				c.kill(m)
+			}
+			survivor := all[0]
+			index, term := survivor.machine.Applied()
+			index += 1 << 32 // what package replica does
+			moved, err := Recover(survivor.dir, survivor.id, kind, index, term+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(moved, markerFile)); err != nil {
+				t.Fatalf("what was there before: %v", err)
+			}
+			epochs[survivor.id] = 1
+			survivor.machine.index, survivor.machine.term = index, term+1
+			kept := survivor.machine
+			c.restore = func(id ident.NodeID) *memMachine {
+				if id == survivor.id {
+					return kept
+				}
+				return nil
+			}
+			again := c.start(0)
+			c.leader(again)
+			c.mustDecide(4)
+
+			// The old ones elect each other, as long as they meet nobody newer.
+			old := []*member{c.start(1), c.start(2)}
+			for _, m := range old {
+				c.forget(m) // decide asks the new ones only
+			}
+			until(t, "the old ones fall silent", func() bool {
+				c.mustDecide(5) // the new leader has nothing to tell them, so they must ask
+				return !slices.ContainsFunc(old, func(m *member) bool { return m.Status().Outdated == 0 })
+			})
+			for _, m := range old {
+				if s := m.Status(); s.State != Stopped || s.Leader != "" || s.Outdated != 1 {
+					t.Fatalf("%+v", s)
+				}
+				if _, err := m.Submit(t.Context(), batch(99)); err == nil {
+					t.Fatal("an old voter accepted a proposal")
+				}
+			}
+			if s := again.Status(); s.Leader != again.id || len(s.Voters) != 1 {
+				t.Fatalf("%+v", s)
+			}
+			for _, m := range old {
+				if err := m.kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// A wiped one is a voter of the new epoch.
+			epochs[old[0].id] = 1
+			if err := os.RemoveAll(old[0].dir); err != nil {
+				t.Fatal(err)
+			}
+			fresh := c.start(1)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := again.AddVoter(ctx, fresh.id); err != nil {
+				t.Fatal(err)
+			}
+			c.mustDecide(6)
+			c.agree([]uint64{1, 2, 3, 4, 6}, again, fresh)
+		})
+	}
+}
+
+// TestEpochsMeet: whoever opens the stream, the older one falls silent and the
+// newer one goes on.
+func TestEpochsMeet(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ asker, asked uint64 }{{0, 2}, {2, 0}, {1, 2}, {2, 1}} {
+		epochs := []uint64{tc.asker, tc.asked}
+		c := newCluster(t, func(cfg *Config) {
+			cfg.Epoch = epochs[slices.Index([]ident.NodeID{testnet.ID(0), testnet.ID(1)}, cfg.ID)]
+		})
+		a, b := c.start(0), c.start(1)
+		until(t, "both run", func() bool { return a.transport.Load() != nil && b.transport.Load() != nil })
+		var resp raft.RequestPreVoteResponse
+		err := a.transport.Load().RequestPreVote(raft.ServerID(b.id), raft.ServerAddress(b.id), &raft.RequestPreVoteRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte(a.id), Addr: []byte(a.id)}, Term: 5}, &resp)
+		if err == nil {
+			t.Fatalf("epoch %d asked epoch %d: %+v", tc.asker, tc.asked, resp)
+		}
+		if own, _, refused := refusedBy(err); !refused || own != tc.asker {
+			t.Fatalf("the refusal reads %q", err)
+		}
+		older := a
+		if tc.asker > tc.asked {
+			older = b
+		}
+		until(t, "the older one knows", func() bool { return older.Status().Outdated == 2 })
+		if _, err := older.streams.Dial(raft.ServerAddress(a.id), time.Second); !errors.Is(err, errOutdated) {
+			t.Fatalf("an outdated node speaks: %v", err)
+		}
+	}
+}
+
+func TestRecoverANodeThatNeverVoted(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	dir := filepath.Join(c.root, string(testnet.ID(0)))
+	if _, err := Recover(dir, testnet.ID(0), "", 0, 1); err == nil {
+		t.Fatal("recovered after no entry")
+	}
+	if moved, err := Recover(dir, testnet.ID(0), "", 1<<33, 7); err != nil || moved != "" {
+		t.Fatalf("%q %v", moved, err)
+	}
+	machine := newMachine()
+	machine.index, machine.term = 1<<33, 7
+	c.restore = func(ident.NodeID) *memMachine { return machine }
+	m := c.start(0)
+	c.leader(m)
+	c.mustDecide(1, 2)
+	if s := m.Status(); s.Term <= 7 || s.LastIndex <= 1<<33 {
+		t.Fatalf("%+v", s)
+	}
+	// The snapshot that held nothing was replaced by a real one.
+	all, err := m.stores.snapshots.List()
+	if err != nil || m.stores.unfinished() || all[0].Index <= 1<<33 {
+		t.Fatalf("%+v %v", all, err)
+	}
+	_, r, err := m.stores.snapshots.Open(all[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err != nil || string(b) == recoveredContent {
+		t.Fatalf("%q %v", b, err)
+	}
+}
+
+func TestRecoverOverADamagedLog(t *testing.T) {
+	t.Parallel()
+	c, dir := written(t)
+	if err := flip(t, filepath.Join(dir, boltFile), []byte(`{"epoch":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	moved, err := Recover(dir, testnet.ID(0), StoreBolt, 6, 1)
+	if err != nil || moved == "" {
+		t.Fatalf("%q %v", moved, err)
+	}
+	s, err := openStores(dir, testnet.ID(0), StoreBolt, newFailure(), silentLogger())
+	if err != nil || s.last != 7 || !s.voter {
+		t.Fatalf("%+v %v", s, err)
+	}
+	if term, err := s.log.GetUint64([]byte(keyCurrentTerm)); err != nil || term < unknownTerms {
+		t.Fatalf("term %d %v", term, err)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Recover(filepath.Join(c.root, string(testnet.ID(0))), testnet.ID(5), StoreBolt, 6, 1); !errors.Is(err, ErrStoreForeign) {
+		t.Fatalf("log of another node: %v", err)
+	}
+}
