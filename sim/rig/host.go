@@ -34,6 +34,10 @@ type Host struct {
 	namespace string
 	addr      netip.Addr
 	processes []*Process
+	disks     []*Disk
+	// injections are the straces that were attached; traces counts all of them.
+	injections []*Injection
+	traces     int
 }
 
 // Addr is the host's present address on eth0.

@@ -74,6 +74,9 @@ func claimed(id string, file *os.File) (*claim, error) {
 	}
 	// Not t.TempDir: its long path would leave no room for a socket's name.
 	dir, err := os.MkdirTemp("", prefix)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir) // as the kernel names what is mounted in there
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -137,9 +140,15 @@ func lock(f *os.File, how int) error {
 	}
 }
 
-// remove ends every process in the namespaces of rig id and deletes them and
-// dir. A dir that does not look like ours is left alone.
+// remove ends every process in the namespaces of rig id and deletes them, the
+// disks and dir. A dir that does not look like ours is left alone.
 func remove(id, dir string) error {
+	ours := strings.HasPrefix(filepath.Base(dir), prefix)
+	if ours {
+		if err := thawBelow(dir); err != nil {
+			return err
+		}
+	}
 	namespaces, err := filepath.Glob(filepath.Join(namespaceDir, prefix+id+"-*"))
 	if err != nil {
 		return err
@@ -157,8 +166,11 @@ func remove(id, dir string) error {
 			return err
 		}
 	}
-	if !strings.HasPrefix(filepath.Base(dir), prefix) {
+	if !ours {
 		return nil
+	}
+	if err := unmountBelow(dir); err != nil {
+		return err
 	}
 	return os.RemoveAll(dir)
 }

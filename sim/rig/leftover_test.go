@@ -20,14 +20,16 @@ const holdVariable = "SKEIN_RIG_HOLD"
 func hold() {
 	err := Script("hold", func(t testing.TB) {
 		r := New(t, 2)
+		d := r.Hosts[0].Disk("data", MinDiskBytes)
 		// The child of the child gets no death signal: only the sweep ends it.
-		p := r.Hosts[0].Start("sh", "-c", "sleep 63 & echo $!; wait")
+		p := r.Hosts[0].Start("sh", "-c", "cd data; sleep 63 & echo $!; wait")
 		Wait(t, 5*time.Second, "the grandchild runs", func() error {
 			if strings.TrimSpace(p.Log()) == "" {
 				return ErrNotYet
 			}
 			return nil
 		})
+		d.Freeze()
 		fmt.Println(r.claim.id, r.claim.dir, p.Pid(), strings.TrimSpace(p.Log()))
 		select {}
 	})
@@ -68,6 +70,9 @@ func TestAKilledRigIsSweptAndALivingOneIsNot(t *testing.T) {
 	if len(namespacesOf(t, id)) != 3 || !runs(grandchild) {
 		t.Fatalf("the killed rig left too little to test: %v", namespacesOf(t, id))
 	}
+	if mounts, err := mountsBelow(dir); err != nil || len(mounts) != 2 {
+		t.Fatalf("the killed rig left the mounts %v, %v; want its directory and a disk", mounts, err)
+	}
 
 	New(t, 0)
 
@@ -77,12 +82,34 @@ func TestAKilledRigIsSweptAndALivingOneIsNot(t *testing.T) {
 	if _, err := os.Stat(dir); err == nil {
 		t.Errorf("left behind: %s", dir)
 	}
+	if mounts, err := mountsBelow(dir); err != nil || len(mounts) > 0 {
+		t.Errorf("left behind: mounts %v, %v", mounts, err)
+	}
+	if loops := attached(t, dir); loops != "" {
+		t.Errorf("left behind: %s", loops)
+	}
 	if runs(grandchild) {
 		t.Errorf("process %d still runs", grandchild)
 	}
 	if len(namespacesOf(t, living.claim.id)) != 2 || keeper.Ended() {
 		t.Error("a living rig was swept")
 	}
+}
+
+// attached lists loop devices whose image is below dir.
+func attached(t *testing.T, dir string) string {
+	t.Helper()
+	out, err := exec.Command("losetup", "-n", "-l", "-O", "NAME,BACK-FILE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, dir) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(found, "; ")
 }
 
 // runs reports whether a process exists and is no zombie.

@@ -31,6 +31,8 @@ type Rig struct {
 	spawner *spawner
 	dropped drops
 	spare   netip.Addr
+	// shared: mounts below the claim's directory are the same for all processes.
+	shared bool
 }
 
 // New makes a LAN of n hosts, h1 to hN, with the addresses 10.77.0.1 to .N and
@@ -134,7 +136,13 @@ func (r *Rig) find(name string) *Host {
 // close ends the processes, shows their logs if the test failed, and removes
 // everything. It reports what it could not remove and goes on.
 func (r *Rig) close() {
+	if err := thawBelow(r.claim.dir); err != nil {
+		r.t.Errorf("rig: clean up: %v", err)
+	}
 	for _, h := range r.Hosts {
+		for _, i := range h.injections {
+			i.stop()
+		}
 		for _, p := range h.processes {
 			p.end()
 		}

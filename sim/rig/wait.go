@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -49,8 +50,14 @@ func Skein(t testing.TB) string {
 		}
 		return path
 	}
+	return Build(t)
+}
+
+// Build builds the program, with build tags for one that is wrong on purpose.
+func Build(t testing.TB, tags ...string) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "skein")
-	cmd := exec.Command("go", "build", "-o", path, "skein/node/cmd/skein")
+	cmd := exec.Command("go", "build", "-tags", strings.Join(tags, ","), "-o", path, "skein/node/cmd/skein")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build skein: %v\n%s", err, out)

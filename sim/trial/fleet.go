@@ -27,10 +27,15 @@ const (
 
 // Fleet is one fleet on a rig.
 type Fleet struct {
+	// settings are more lines of every robot's configuration.
+	settings string
+
 	t      testing.TB
 	skein  string
 	Name   string
 	Robots []*Robot
+	// faces are the clients of Face.
+	faces map[*Robot]*client.Client
 }
 
 // Robot is one host of a rig with a node on it.
@@ -49,13 +54,25 @@ type Robot struct {
 // no address. It returns when all list all and the voters vote.
 func Found(t testing.TB, skein, name string, hosts []*rig.Host, voters int) *Fleet {
 	t.Helper()
-	f := &Fleet{t: t, skein: skein, Name: name}
+	return FoundOn(t, skein, name, hosts, voters, "bolt")
+}
+
+// FoundOn is Found with a kind of store for the Raft log.
+func FoundOn(t testing.TB, skein, name string, hosts []*rig.Host, voters int, store string) *Fleet {
+	t.Helper()
+	f := &Fleet{t: t, skein: skein, Name: name, faces: map[*Robot]*client.Client{}}
+	if store != "bolt" {
+		f.settings = fmt.Sprintf("[raft]\nstore = %q\n", store)
+	}
 	for i, h := range hosts {
 		f.add(h, i < voters)
 	}
 	founder := f.Robots[0]
-	f.run(founder, "fleet", "init", name, "--data", founder.data(), "--node-name", founder.Name)
-	fleetFile, err := founder.Run("cat", filepath.Join(founder.data(), "fleet.json"))
+	f.run(founder, "fleet", "init", name, "--data", founder.Data(), "--node-name", founder.Name)
+	if store != "bolt" {
+		f.run(founder, "store", "convert", "--to", store, "--data", founder.Data())
+	}
+	fleetFile, err := founder.Run("cat", filepath.Join(founder.Data(), "fleet.json"))
 	if err != nil {
 		t.Fatalf("read fleet file: %v", err)
 	}
@@ -74,16 +91,30 @@ func Found(t testing.TB, skein, name string, hosts []*rig.Host, voters int) *Fle
 // add prepares a host to be a robot of the fleet.
 func (f *Fleet) add(h *rig.Host, voter bool) *Robot {
 	r := &Robot{Host: h, fleet: f, Name: f.Name + "-" + h.Name}
-	r.config = h.WriteFile("skein.toml", fmt.Sprintf("data = %q\nname = %q\nfleet_file = %q\nvoter = %v\n",
-		r.data(), r.Name, filepath.Join(h.Dir, "fleet.json"), voter))
+	r.config = h.WriteFile("skein.toml", fmt.Sprintf("data = %q\nname = %q\nfleet_file = %q\nvoter = %v\n%s",
+		r.Data(), r.Name, filepath.Join(h.Dir, "fleet.json"), voter, f.settings))
 	f.Robots = append(f.Robots, r)
 	return r
 }
 
-func (r *Robot) data() string { return filepath.Join(r.Dir, "data") }
+// Data is the robot's data directory.
+func (r *Robot) Data() string { return filepath.Join(r.Dir, "data") }
 
 // Boot starts the robot's node.
 func (r *Robot) Boot() { r.Process = r.Start(r.fleet.skein, "run", "--config", r.config) }
+
+// BootInjected starts the robot's node under strace, which tampers with its
+// system calls: see rig.Host.StartInjected.
+func (r *Robot) BootInjected(rules ...string) (i *rig.Injection) {
+	r.Process, i = r.StartInjected(rules, r.fleet.skein, "run", "--config", r.config)
+	return i
+}
+
+// Command runs a command about the robot's own data directory, by its
+// configuration, to its end.
+func (r *Robot) Command(args ...string) (string, error) {
+	return r.Host.Run(r.fleet.skein, append(args, "--config", r.config)...)
+}
 
 // Join puts one more robot on the LAN and boots it with the fleet's file.
 func (f *Fleet) Join(h *rig.Host, voter bool) *Robot {
@@ -111,11 +142,11 @@ func (f *Fleet) run(on *Robot, args ...string) string {
 func (f *Fleet) Admin(args ...string) string {
 	f.t.Helper()
 	founder := f.Robots[0]
-	return f.run(founder, append(args, "--http", f.faces(), "--identity", filepath.Join(founder.data(), "admin.json"))...)
+	return f.run(founder, append(args, "--http", f.addresses(), "--identity", filepath.Join(founder.Data(), "admin.json"))...)
 }
 
-// faces lists the faces of all robots, for --http.
-func (f *Fleet) faces() string {
+// addresses lists the faces of all robots, for --http.
+func (f *Fleet) addresses() string {
 	var urls []string
 	for _, r := range f.Robots {
 		urls = append(urls, fmt.Sprintf("http://%s:7780", r.Addr()))
@@ -126,7 +157,7 @@ func (f *Fleet) faces() string {
 // Client is the fleet's admin at one robot's face.
 func (f *Fleet) Client(at *Robot) *client.Client {
 	f.t.Helper()
-	identity, err := client.LoadIdentity(filepath.Join(f.Robots[0].data(), "admin.json"))
+	identity, err := client.LoadIdentity(filepath.Join(f.Robots[0].Data(), "admin.json"))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -136,6 +167,15 @@ func (f *Fleet) Client(at *Robot) *client.Client {
 	}
 	f.t.Cleanup(c.Close)
 	return c
+}
+
+// Face is Client, but the same one each time. It belongs to the test's goroutine.
+func (f *Fleet) Face(at *Robot) *client.Client {
+	f.t.Helper()
+	if f.faces[at] == nil {
+		f.faces[at] = f.Client(at)
+	}
+	return f.faces[at]
 }
 
 // Robots is what a robot lists, through its control socket.
@@ -151,7 +191,7 @@ func (r *Robot) Fleet() (view.Fleet, error) {
 }
 
 func (r *Robot) ask(into any, args ...string) error {
-	out, err := r.Host.Run(r.fleet.skein, append(args, "--json", "--data", r.data())...)
+	out, err := r.Host.Run(r.fleet.skein, append(args, "--json", "--data", r.Data())...)
 	if err != nil {
 		return err
 	}
