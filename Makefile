@@ -23,10 +23,10 @@ TESTRUN         = SKEIN_BIN='$(CURDIR)/bin/skein' go run ./scripts/testrun
 STATICCHECK     = go tool -modfile=scripts/tools/go.mod staticcheck
 
 .DEFAULT_GOAL := help
-.PHONY: help build console run test check race fuzz bench soak clean
+.PHONY: help build console run test check race fuzz bench bench-log soak clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: console ## build bin/skein: static, without cgo, the console inside
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/skein ./node/cmd/skein
@@ -55,10 +55,12 @@ test: build ## all tests: Go, console, LAN of namespaces, browser; ends with wha
 check: ## formatting, vet, staticcheck, go fix, go.mod, house rules (imports, sizes, docs)
 	@unformatted=$$(gofmt -l $(GO_FILES)); [ -z "$$unformatted" ] || { echo "not formatted; run gofmt -w on:" $$unformatted; exit 1; }
 	go vet ./...
+	go -C scripts/bench/log vet ./...
 	$(STATICCHECK) ./...
 	@go fix -diff ./... || { echo 'go fix would change the code as shown; run: go fix ./...'; exit 1; }
 	@go mod tidy -diff || { echo 'go.mod or go.sum is not tidy as shown; run: go mod tidy'; exit 1; }
 	@go -C scripts/tools mod tidy -diff || { echo 'scripts/tools/go.mod is not tidy as shown; run: go -C scripts/tools mod tidy'; exit 1; }
+	@go -C scripts/bench/log mod tidy -diff || { echo 'scripts/bench/log/go.mod does not fit go.mod; run: go -C scripts/bench/log mod tidy'; exit 1; }
 	go test ./scripts
 
 race: build ## the Go tests under the race detector
@@ -70,6 +72,11 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 bench: build ## benchmarks; figures as JSON lines on standard output
 	@for program in $$(go list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./scripts/bench/...); do \
 		SKEIN_BIN='$(CURDIR)/bin/skein' go run $$program || exit 1; done
+
+bench-log: ## the log beside etcd, JetStream and bare raft (ARGS=-quick: under 3 minutes); JSON lines
+	@mkdir -p bin
+	@go -C scripts/bench/log build -o '$(CURDIR)/bin/bench-log' .
+	@bin/bench-log -dir bin $(ARGS)
 
 soak: build ## the tests with long counts: hours
 	SKEIN_SOAK=1 $(TESTRUN) -- -count=1 -timeout 4h -p 1 ./...
