@@ -36,13 +36,19 @@ type followLink struct{ b *body }
 // Open implements follow.Link.
 func (l followLink) Open(ctx context.Context, id ident.NodeID) (net.Conn, error) {
 	st, err := l.b.host.Open(ctx, id, followProtocol)
-	if expelled := l.b.trust.met(id, err); expelled != nil {
-		l.b.end(expelled)
-	}
+	l.b.met(id, err)
 	if err != nil {
 		return nil, err
 	}
 	return st, nil
+}
+
+// met notes how a member answered, and ends a node that others turn away for so
+// long that it must have been expelled without hearing of it.
+func (b *body) met(id ident.NodeID, err error) {
+	if expelled := b.trust.met(id, err); expelled != nil {
+		b.end(expelled)
+	}
 }
 
 // registry is the fleet as admission sees it.

@@ -70,6 +70,7 @@ func (b *body) assemble(models *views.Views) error {
 	age := func() time.Duration { return b.standing().Age }
 	b.trust.age.Store(&age)
 	b.seat = newSeat(b.self, b.store, b.host, b.trust.epochs.Load())
+	b.seat.met = b.met
 	b.auth = auth.New(auth.Config{
 		Key: b.self.key, Fleet: b.self.member.Load().Fleet(), Directory: directory{b.store, b.leader},
 		Forwarder: loginForwarder{b.host}, Now: b.seat.clock.now, Log: b.self.log,
@@ -135,6 +136,7 @@ func (b *body) parts() []part {
 		{"seat", b.seat.run},
 		{"leader's duties", b.lead.control.Run},
 		{"clocks", b.compareClocks},
+		{"epoch", b.tellEpoch},
 		{"the log's past", b.past.Run},
 		{"retention", b.keepHistory},
 		{"gossip keys", b.mesh.keepKeys},

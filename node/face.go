@@ -101,6 +101,9 @@ type window struct {
 // Look implements rest.Fleet.
 func (w *window) Look() view.Picture { return w.look.Picture() }
 
+// AsOf implements rest.Fleet.
+func (w *window) AsOf() view.AsOf { return w.look.AsOf() }
+
 // Nodes implements rest.Fleet.
 func (w *window) Nodes() view.Nodes { return w.look.Nodes() }
 

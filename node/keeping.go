@@ -77,6 +77,46 @@ func (b *body) knownMembers() (ids []ident.NodeID) {
 	return ids
 }
 
+const (
+	// tellEvery is how often a voter of a fleet that was recovered looks for members
+	// that may not know of it, and tellAtOnce how many it tells then.
+	tellEvery  = 3 * time.Second
+	tellAtOnce = 8
+	// tellTimeout bounds one of them.
+	tellTimeout = 3 * time.Second
+)
+
+// tellEpoch says hello once to every member, and again when it has restarted, if
+// the fleet was ever recovered: voters that were given up may be among them, and
+// nothing else would make them and this node speak to each other.
+func (b *body) tellEpoch(ctx context.Context) error {
+	told := map[ident.NodeID]uint64{} // the boot that was told
+	ticker := time.NewTicker(tellEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if _, seated := b.seat.status(); !seated || b.seat.epoch() == 0 {
+			continue
+		}
+		left := tellAtOnce
+		for _, m := range b.mesh.gossip.Members() {
+			if m.State != member.Alive || m.ID == b.self.key.ID() || told[m.ID] == m.Boot || left == 0 {
+				continue
+			}
+			left--
+			greetCtx, cancel := context.WithTimeout(ctx, tellTimeout)
+			if b.host.Greet(greetCtx, m.ID) == nil {
+				told[m.ID] = m.Boot
+			}
+			cancel()
+		}
+	}
+}
+
 // serveChain tells how far this node's copy of the log is.
 func (b *body) serveChain(ctx context.Context, conn net.Conn, remote ident.NodeID) {
 	err := rescue.ServeChain(ctx, conn, remote, rescue.ServeConfig{Chain: b.store, Leader: func() (ident.NodeID, time.Duration, bool) {

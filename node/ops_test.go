@@ -548,6 +548,39 @@ func TestOldVotersGiveUpTheirSeats(t *testing.T) {
 	c.agree(b, d)
 }
 
+// TestAnOldMajorityGivesWay: voters that were given up come back where the
+// recovered one is not, lead, and decide. When they meet it they give up their
+// seats, although what they have cannot be joined to its log.
+func TestAnOldMajorityGivesWay(t *testing.T) {
+	needsLevel2(t)
+	t.Parallel()
+	c, a, b, d := trio(t, event.Level, 0)
+	c.agree(a, b, d)
+	for _, h := range []*hand{a, b, d} {
+		h.stop(ErrKilled)
+	}
+	history := recoverOn(t, a)
+	c.start(b)
+	c.start(d)
+	c.all = []*hand{b, d}
+	c.rename(b, 1) // they do not know better
+	c.start(a)
+	c.all = []*hand{a}
+	c.rename(a, 1)
+	for _, h := range []*hand{b, d} {
+		eventually(t, h.cfg.Name+" gives up its seat", func() error {
+			if s, seated := h.seat().status(); seated {
+				return fmt.Errorf("it is %s", s.State)
+			}
+			return nil
+		})
+		if at := h.assembled().store.Cursor(); at.History == history {
+			t.Errorf("%s has joined another log to its own: %+v", h.cfg.Name, at)
+		}
+	}
+	c.vote(a)
+}
+
 // TestAnOutdatedVoterStaysQuiet: once it has heard of a later epoch, a voter gives
 // up its seat also when it cannot follow anybody there, and remembers over a
 // restart.

@@ -51,6 +51,8 @@ type seat struct {
 	// word is the newest mark heard, and known lists members to ask at the start.
 	word  func() (follow.Mark, time.Duration, bool)
 	known func() []ident.NodeID
+	// met is told how members answer; see body.met.
+	met func(ident.NodeID, error)
 
 	mu     sync.Mutex
 	group  *raftgroup.Group // nil while empty
@@ -148,7 +150,12 @@ func (v *seat) welcome(id ident.NodeID) (err error) {
 
 // Open implements raftgroup.Link.
 func (v *seat) Open(ctx context.Context, id ident.NodeID) (net.Conn, error) {
-	return v.host.Open(ctx, id, raftProtocol)
+	st, err := v.host.Open(ctx, id, raftProtocol)
+	v.met(id, err)
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
 }
 
 // status is the group's, and whether there is one.

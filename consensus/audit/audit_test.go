@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
+	"fmt"
 	"hash/crc32"
 	"io/fs"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"skein/consensus/backup"
 	"skein/consensus/backup/backuptest"
 	"skein/consensus/event"
+	"skein/consensus/fleet"
 	"skein/consensus/fleet/fleettest"
 	"skein/consensus/history"
 	"skein/consensus/replica"
@@ -315,6 +318,65 @@ func TestForgedAfterTheSeal(t *testing.T) {
 	}
 	if r := examine(t, dir); r.OK() || r.Findings[0].File != checkpoint {
 		t.Errorf("the checkpoint tells: %+v", r)
+	}
+}
+
+// Who makes the checksum right, and not the chain, is found at that record.
+func TestTheChain(t *testing.T) {
+	_, dir := sealed(t)
+	path := filepath.Join(dir, "history", strings.Repeat("0", 20)+".seg")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const header = 52
+	last := header // the frame of the last record
+	for next := header; next < len(text); next += 8 + int(binary.BigEndian.Uint32(text[next:])) {
+		last = next
+	}
+	i := last + bytes.LastIndex(text[last:], []byte(`"n":"`)) + len(`"n":"`)
+	text[i] ^= 1
+	binary.BigEndian.PutUint32(text[last+4:], crc32.Checksum(text[last+8:], crc32.MakeTable(crc32.Castagnoli)))
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := examine(t, dir)
+	if r.OK() || r.Findings[0].File != path || r.Findings[0].Offset != int64(last) || !strings.Contains(r.Findings[0].Problem, "the chain is broken") {
+		t.Errorf("%+v", r.Findings)
+	}
+}
+
+// A checkpoint that is whole, of the right place, and says something else than the
+// log: who has the disk could have put it there.
+func TestAForgedCheckpoint(t *testing.T) {
+	l, dir := sealed(t)
+	l.Open(replica.Options{})
+	at := l.Replica.Cursor()
+	state, _, err := l.Replica.StateAt(t.Context(), at.Seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, term := l.Replica.Applied()
+	text := bytes.Replace(state.Marshal(), []byte("gander"), []byte("ganter"), -1)
+	forged, err := fleet.Unmarshal(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := hex.DecodeString(at.Hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := replica.EncodeSnapshot(forged, history.Position{Seq: at.Seq, Hash: history.Hash(hash)}, index, term)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	path := filepath.Join(dir, fmt.Sprintf("checkpoint-%020d", at.Seq))
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := examine(t, dir); r.Wrong != 1 || r.Findings[0].File != path || !strings.Contains(r.Findings[0].Problem, "add up") {
+		t.Errorf("%+v", r)
 	}
 }
 

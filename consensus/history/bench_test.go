@@ -3,6 +3,7 @@ package history
 import (
 	"fmt"
 	"math/rand"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -61,7 +62,15 @@ func fillMany(b *testing.B, l *Log) {
 func BenchmarkQuery(b *testing.B) {
 	l := open(b, b.TempDir(), Options{})
 	fillMany(b, l)
-	b.Logf("%d MB in %d segments", l.Size()>>20, len(l.segments))
+	var index int64
+	for _, s := range l.segments[:len(l.segments)-1] {
+		info, err := os.Stat(indexPath(s.path))
+		if err != nil {
+			b.Fatal(err)
+		}
+		index += info.Size()
+	}
+	b.Logf("%d MB in %d segments, indexes %d MB", l.Size()>>20, len(l.segments), index>>20)
 	rng := rand.New(rand.NewSource(2))
 	robot := func() string { return fmt.Sprintf("robot/%052d", rng.Intn(manyRobots)) }
 	at := func() time.Time { return testEpoch.Add(time.Duration(rng.Intn(manyEvents)) * time.Millisecond) }

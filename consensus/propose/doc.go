@@ -22,14 +22,15 @@
 //
 // # The protocol
 //
-// propose/1 is one long-lived stream from a node to the leader with JSON frames.
-// Requests carry an id and answers come in any order, so many proposals are
-// under way on one stream.
+// propose/2 is one long-lived stream from a node to the leader with binary
+// frames: see message.go. Requests carry an id and answers come in any order, so
+// many proposals are under way on one stream. Start proposes without waiting.
 //
-// Bounds: 4 MiB a request, 256 requests under way on a stream and 32 MiB of them
-// on a node (beyond that the reader waits and the sender feels it), 1 minute
-// until an unused stream is closed, 3 s for one try, 8 s for a proposal whose
-// context has no deadline.
+// Bounds: 4 MiB a request, 1024 requests under way on a stream and 32 MiB of them
+// on a node (beyond that the reader waits and the sender feels it), 1000 numbers
+// of a proposer under way (beyond that Start waits), 1 minute until an unused
+// stream is closed, 3 s for one try, 8 s for a proposal whose context has no
+// deadline.
 //
 // Only node (composition), sim and tests import it.
 package propose

@@ -169,7 +169,9 @@ func TestHintsAreFollowedButNotInCircles(t *testing.T) {
 	leader.seat.lead(old.cfg.Self)
 	before := node.opened.Load()
 	_, err := node.Propose(within(t, 20*pause), group(2), ada)
-	wantFault(t, err, event.CodeNoLeader)
+	if f, ok := event.FaultOf(err); !ok || f.Code != event.CodeNoLeader && f.Code != event.CodeUnknownOutcome { // the last answer may be late
+		t.Fatalf("got %v", err)
+	}
 	if tries := node.opened.Load() - before; tries > 2*21 {
 		t.Fatalf("%d streams in 20 pauses", tries)
 	}

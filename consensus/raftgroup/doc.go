@@ -13,7 +13,7 @@
 //
 // # What an answer means
 //
-// Submit and Enqueue accept proposals on the leader only. An outcome is given
+// Submit, Enqueue and Offer accept proposals on the leader only. An outcome is given
 // after the entry was synced by a majority and applied here. A fault of code
 // "no_leader" or "busy" means that the batch is not in the log and never will
 // be from this call; "unknown_outcome" means that it may be, so it must be
@@ -26,10 +26,23 @@
 // store that is damaged, gone or another node's is refused by New with what to
 // do about it.
 //
+// A disk that is nearly full is another thing: proposals are refused with "busy"
+// and ReasonNoSpace, and all goes on when there is room again. A leader whose
+// Machine fails hands over before Run ends.
+//
+// # Stopped nodes
+//
+// Convert moves a log into another kind of store, Entries reads it, Recover
+// replaces it by one that begins behind the node's copy, with the node as its
+// only voter. After a recovery Config.Epoch is higher, and voters of an older
+// epoch are refused and fall silent.
+//
 // # Bounds
 //
 // Queue 4096 drafts (refused with "busy"), entry 512 drafts and 1 MiB, two
-// entries in flight, recent entries kept in memory 4 MiB, 64 incoming streams.
+// entries in flight, recent entries kept in memory 4 MiB, entries that wait for
+// the Machine 16 MiB and one message, 64 incoming streams. The log is cut every 32
+// MiB of entries, and keeps 16 MiB of them at most.
 //
 // Only node (composition), sim and tests import raftgroup. It imports replica
 // for the form of an entry and its outcome.

@@ -114,6 +114,9 @@ func TestNoVoteRightAfterAStart(t *testing.T) {
 	c := newCluster(t, nil)
 	m := c.form(1)[0]
 	log := m.stores.log
+	if wait := time.Duration(log.novote.Load()); wait < shippedElection {
+		t.Fatalf("it may vote %s after its store was opened", wait)
+	}
 	until(t, "it may vote", log.voteAllowed)
 	m.noVoteYet()
 	if err := log.SetUint64([]byte(keyLastVoteTerm), 1<<40); !errors.Is(err, errTooSoon) {

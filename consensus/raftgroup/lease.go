@@ -41,7 +41,7 @@ func (l *lease) holds(term uint64, d time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	return l.handing == 0 && term == l.term && term != 0 && now.Sub(l.from) < d && now.Round(0).Sub(l.from.Round(0)) < d
+	return term == l.term && term != 0 && now.Sub(l.from) < d && now.Round(0).Sub(l.from.Round(0)) < d
 }
 
 // hand ends the lease while do runs, which may make somebody else leader.

@@ -157,6 +157,7 @@ type world struct {
 	t    *testing.T
 	dir  string
 	kind Store
+	keep Compaction
 	net  *pipes
 	skew map[ident.NodeID]*atomic.Int64
 
@@ -169,7 +170,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, dir string, kind Store, seed uint64) *world {
-	w := &world{t: t, dir: dir, kind: kind, states: map[uint64]string{}, acked: map[event.Producer]replica.Outcome{},
+	w := &world{t: t, dir: dir, kind: kind, keep: Compaction{Every: 30 * time.Second, Entries: 100, Keep: 20}, states: map[uint64]string{}, acked: map[event.Producer]replica.Outcome{},
 		terms: map[uint64]ident.NodeID{}, skew: map[ident.NodeID]*atomic.Int64{},
 		net: &pipes{rand: rand.New(rand.NewPCG(seed, 1)), nodes: map[ident.NodeID]*virtual{}, cut: map[[2]ident.NodeID]bool{}, conns: map[*pipeEnd]struct{}{}}}
 	for i := range 3 {
@@ -210,7 +211,7 @@ func (w *world) start(i int) *virtual {
 	}
 	v := &virtual{id: id, replica: r, ended: make(chan error, 1)}
 	v.group, err = New(Config{ID: id, Dir: w.path(id, "raft"), Store: w.kind, Link: linkOf{w.net, id}, Machine: hashed{r, w}, Joining: true,
-		Compaction: Compaction{Every: 30 * time.Second, Entries: 100, Keep: 20}, Log: slog.New(slog.DiscardHandler),
+		Compaction: w.keep, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return time.Now().Add(time.Duration(w.skew[id].Load())) }})
 	if err != nil {
 		w.t.Fatal(err)
@@ -490,6 +491,39 @@ func TestVirtualHourOfWrongClocks(t *testing.T) {
 				t.Fatalf("event %d is from %s, the one before from %s", e.Seq, e.Time, last)
 			}
 			last = e.Time
+		}
+	})
+}
+
+// TestVirtualLaggardCatchesUp on an idle log: raft on its own would give it 16
+// entries each CommitTimeout.
+func TestVirtualLaggardCatchesUp(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir, StoreWAL, 1)
+		w.keep = Compaction{Every: time.Hour, Entries: 1 << 20, Keep: 1 << 20}
+		defer w.end()
+		w.found()
+		away := w.live()[2]
+		for round := range 6 {
+			w.kill(away)
+			for range 100 {
+				if _, err := w.live()[0].group.Submit(t.Context(), event.Batch{Actor: fleettest.Leader(fleettest.Node(0)),
+					Drafts: []event.Draft{event.GossipKeyRotated{Epoch: 1}.Draft()}}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Duration(round) * 7 * time.Millisecond) // any phase of raft's own pauses
+			}
+			away = w.start(2)
+			back := time.Now()
+			want := w.live()[0].group.Status().LastIndex
+			for away.group.Status().Applied < want {
+				time.Sleep(10 * time.Millisecond)
+				if took := time.Since(back); took > 10*time.Second {
+					t.Fatalf("round %d: after %s it has %d of %d entries", round, took, away.group.Status().Applied, want)
+				}
+			}
 		}
 	})
 }

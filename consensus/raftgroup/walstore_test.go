@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
+
+	"skein/consensus/raftgroup/testnet"
 )
 
 // smallSegment is so small that a test fills several.
@@ -171,6 +174,130 @@ func TestWALStopsWhileASegmentEnds(t *testing.T) {
 	}
 }
 
+// fullSegment fills the first segment in dir and gives its place, with the list
+// as it was before that was known, and the last entry. pad moves all that follows.
+func fullSegment(t *testing.T, dir string, pad int) (info types.SegmentInfo, before []byte, last uint64) {
+	t.Helper()
+	s := mustWAL(t, dir)
+	path := filepath.Join(dir, walDir, metaFile)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b := before; bytes.Equal(b, before); {
+		last++
+		l := entryFor(last, 1)
+		if last == 1 {
+			l.Data = make([]byte, 8*pad)
+		}
+		if err := s.StoreLog(l); err != nil {
+			t.Fatal(err)
+		}
+		if b, err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info = s.inner.(*walStore).meta.content.State.Segments[0]
+	if err := s.inner.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return info, before, last
+}
+
+// TestWALTornWhileASegmentEnds: the last batch of a segment lacks its last sector,
+// which begins within the list of offsets. Raft-wal on its own would take the
+// segment for full and never store an entry again.
+func TestWALTornWhileASegmentEnds(t *testing.T) {
+	t.Parallel()
+	for pad := range sectorBytes / 8 {
+		dir := t.TempDir()
+		info, before, last := fullSegment(t, dir, pad)
+		name := filepath.Join(dir, walDir, segmentName(info))
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sector := (len(bytes.TrimRight(b, "\x00")) - 1) / sectorBytes * sectorBytes
+		if int(info.IndexStart) > sector {
+			continue
+		}
+		clear(b[sector:])
+		if err := errors.Join(os.WriteFile(name, b, 0o600), os.WriteFile(filepath.Join(dir, walDir, metaFile), before, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		s := mustWAL(t, dir)
+		if at, err := s.LastIndex(); err != nil || at != last-1 {
+			t.Fatalf("ends at %d, %v; want %d", at, err, last-1)
+		}
+		fill(t, s, last, last+40, 1)
+		s = reopen(t, s, dir)
+		if at, err := s.LastIndex(); err != nil || at != last+40 {
+			t.Fatalf("ends at %d, %v", at, err)
+		}
+		if err := s.inner.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatal("no padding puts the list over two sectors")
+}
+
+// TestWALCutRightAfterEveryAppend: raft-wal begins a segment in the background,
+// and a cut that comes meanwhile would spoil its list.
+func TestWALCutRightAfterEveryAppend(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := mustWAL(t, dir)
+	for i := uint64(1); i <= 600; i++ {
+		fill(t, s, i, i, 1)
+		if err := s.DeleteRange(i, i); err != nil {
+			t.Fatal(err)
+		}
+		fill(t, s, i, i, 1)
+		if i%200 == 0 {
+			s = reopen(t, s, dir)
+		}
+	}
+	if err := errors.Join(holds(s, 1, 600, 1), s.inner.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLogBehindAnInstalledSnapshot: the crash came before the old log was emptied.
+func TestLogBehindAnInstalledSnapshot(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []Store{StoreBolt, StoreWAL} {
+		dir := filepath.Join(t.TempDir(), "raft")
+		open := func() *stores {
+			s, err := openStores(dir, testnet.ID(0), kind, newFailure(), silentLogger())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		s := open()
+		if err := errors.Join(s.log.SetUint64([]byte(keyCurrentTerm), 3), s.log.StoreLogs([]*raft.Log{entryFor(1, 1), entryFor(2, 1)})); err != nil {
+			t.Fatal(err)
+		}
+		_, trans := raft.NewInmemTransport("")
+		sink, err := s.snapshots.Create(raft.SnapshotVersionMax, 100, 3, raft.Configuration{}, 90, trans)
+		if err == nil {
+			_, err = sink.Write([]byte("state"))
+		}
+		if err := errors.Join(err, sink.Close(), s.close()); err != nil {
+			t.Fatal(err)
+		}
+		s = open()
+		if err := errors.Join(s.log.StoreLog(entryFor(101, 3)), s.close()); err != nil {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		s = open()
+		if err := s.close(); err != nil || s.last != 101 {
+			t.Fatalf("%s ends at %d, %v", kind, s.last, err)
+		}
+	}
+}
+
 func TestWALBeginsAnywhere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -260,6 +387,14 @@ func TestTornWritesAreCut(t *testing.T) {
 		}
 		if err := holds(s, 1, last-1, 1); err != nil {
 			t.Fatalf("sectors %b: %v", mask, err)
+		}
+		// A shorter write leaves in place what the torn one has left behind it.
+		if err := s.StoreLog(&raft.Log{Index: last, Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+		s = reopen(t, s, c.dir)
+		if err := s.DeleteRange(last, last); err != nil {
+			t.Fatal(err)
 		}
 		fill(t, s, last, last+60, 1)
 		s = reopen(t, s, c.dir)

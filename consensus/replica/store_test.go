@@ -277,6 +277,9 @@ func TestObserver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if follows.resets != 1 || follows.seq != f.Cursor().Seq || follows.hash != stateHash(f) {
+		t.Errorf("after five records: %+v", follows)
+	}
 	if err := f.Restore(bytes.NewReader(snapshot(t, r))); err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,8 @@ func (f *realFace) Person(name string) (auth.Person, bool) {
 	return auth.Person{PublicKey: f.admin.Public(), Scopes: []string{event.ScopeAdmin, event.ScopeViewer}}, name == "admin"
 }
 
+func (f *realFace) AsOf() view.AsOf { return f.Look().Fleet.AsOf }
+
 func (f *realFace) Look() view.Picture {
 	p := view.Picture{
 		Fleet:  view.Fleet{Name: "geese", AsOf: view.AsOf{Cursor: view.Cursor{History: "h", Seq: uint64(len(f.log))}}},

@@ -69,6 +69,8 @@ func (n *node) OpenLogin(context.Context, ident.NodeID) (net.Conn, error) {
 	return nil, errors.New("there is no other node")
 }
 
+func (n *node) AsOf() view.AsOf { return n.Look().Fleet.AsOf }
+
 func (n *node) Look() view.Picture {
 	return view.Picture{Fleet: view.Fleet{Name: "geese", AsOf: view.AsOf{Cursor: view.Cursor{History: "h", Seq: 3, Hash: "x"}}}}
 }

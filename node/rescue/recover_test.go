@@ -158,6 +158,55 @@ func TestRecoverAppliesTheRaftLog(t *testing.T) {
 	}
 }
 
+// An entry of a term that the log went on without was never committed: what is
+// decided was learnt from a peer, in a later term.
+func TestRecoverLeavesOutWhatWasNeverCommitted(t *testing.T) {
+	b := survivor(t)
+	b.seat()
+	later := copied(t, b.log)
+	b.log.Close()
+	saved := filepath.Join(t.TempDir(), "log")
+	if err := os.CopyFS(saved, os.DirFS(b.path("log"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("decides", func(t *testing.T) {
+		one := *b
+		one.t = t
+		one.leads()
+	})
+	if err := errors.Join(os.RemoveAll(b.path("log")), os.CopyFS(b.path("log"), os.DirFS(saved))); err != nil {
+		t.Fatal(err)
+	}
+	later.Elect(90)
+	later.Labels(1, 1)
+	b.log.Open(replica.Options{})
+	records, _ := later.Replica.Records(b.log.Replica.Cursor().Seq+1, 1<<20)
+	for _, rec := range records {
+		if err := b.log.Replica.ApplyRecord(rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.log.Close()
+	r, err := rescue.RecoverQuorum(t.Context(), b.options())
+	if err != nil || r.Plan.RaftEntries != 0 || r.FromRaft != 0 || r.Cursor.Seq != later.Replica.Cursor().Seq+1 {
+		t.Errorf("%+v %v", r, err)
+	}
+	b.leads()
+}
+
+// Two followers are ahead, and their logs do not fit each other.
+func TestRecoverAsksWhoIsAheadAboutTheOthers(t *testing.T) {
+	b := survivorWithFollowers(t)
+	b.knows(runs(t, 5, b.log, 9, nil), forked(t, 6, b.log, 0, 3))
+	b.seat()
+	b.log.Close()
+	same := unchanged(t, b.data)
+	if _, err := rescue.RecoverQuorum(t.Context(), b.options()); !errors.Is(err, rescue.ErrRefused) || !strings.Contains(err.Error(), "does not fit") {
+		t.Errorf("got %v", err)
+	}
+	same()
+}
+
 // Whatever is refused changes nothing.
 func TestRecoverRefuses(t *testing.T) {
 	leader := func(age time.Duration) func() (ident.NodeID, time.Duration, bool) {

@@ -259,6 +259,51 @@ func TestRestoreWithTheRootKey(t *testing.T) {
 	})
 }
 
+// The count of starts never goes back, and is never lower than the log knows.
+func TestRestoreKeepsTheBoots(t *testing.T) {
+	l := survivor(t).log
+	l.Decide(event.Batch{Producer: event.Producer{Node: fleettest.Node(0), Boot: 7<<20 | 5, N: 1}, Actor: fleettest.Admin("ada"),
+		Drafts: []event.Draft{event.GroupCreated{}.Draft("north")}})
+	file := backedUp(t, l)
+	for had, want := range map[string]string{"3\n": "1007", "7\n": "1007", "8\n": "8", "damaged": "1007"} {
+		b := newBody(t, 0)
+		if err := os.WriteFile(b.path("boots"), []byte(had), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rescue.Restore(t.Context(), restoring(b, file)); err != nil {
+			t.Fatal(err)
+		}
+		if boots, err := os.ReadFile(b.path("boots")); err != nil || strings.TrimSpace(string(boots)) != want {
+			t.Errorf("had %q, has %q, want %s (%v)", had, boots, want, err)
+		}
+	}
+}
+
+// The log goes in place before the Raft log: see putInPlace.
+func TestRestorePutsTheLogFirst(t *testing.T) {
+	file := backedUp(t, survivor(t).log)
+	b := newBody(t, 0)
+	if err := os.MkdirAll(b.path("restoring/log/here"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(b.path("restoring/raft"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, b)
+	if err := os.MkdirAll(b.path("raft/in-the-way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rescue.Restore(t.Context(), restoring(b, file)); err == nil {
+		t.Error("a Raft log in the way was overwritten")
+	}
+	if _, err := os.Stat(b.path("log/here")); err != nil {
+		t.Errorf("the log was not put in place first: %v", err)
+	}
+	if _, err := os.Stat(b.path("restoring/raft")); err != nil {
+		t.Errorf("what is not in place yet is gone: %v", err)
+	}
+}
+
 // A crash at any step: what is ready is put in place, what is not is made anew.
 func TestRestoreIsFinished(t *testing.T) {
 	l := survivor(t).log

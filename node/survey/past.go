@@ -51,7 +51,7 @@ func (s *Surveyor) at(ctx context.Context, at view.At) (was, error) {
 		}
 	}
 	if now := s.src.Past.Cursor(); seq > now.Seq {
-		return was{}, problem(http.StatusNotFound, "not_found", fmt.Sprintf("event %d has not happened as far as this node knows, it is at event %d", seq, now.Seq), "ask for one that has, or with read=linearizable")
+		return was{}, problem(http.StatusNotFound, "not_found", fmt.Sprintf("event %d has not happened as far as this node knows, it is at event %d", seq, now.Seq), "ask for one that has, or with a linearizable read")
 	}
 	state, cursor, err := s.src.Past.StateAt(ctx, seq)
 	if err != nil {
@@ -146,8 +146,9 @@ func (s *Surveyor) NodesAt(ctx context.Context, at view.At) (view.Nodes, error) 
 	}
 	out := view.Nodes{AsOf: w.asOf}
 	for _, n := range w.Nodes() {
+		r, _ := w.Robot(n.ID)
 		out.Nodes = append(out.Nodes, view.Node{
-			ID: n.ID, Name: nameOf(w.State, n.ID), Role: pastRole(n), State: view.Unknown,
+			ID: n.ID, Name: nameOf(w.State, n.ID), Role: pastRole(n), State: view.Unknown, Version: r.Version,
 			AdmittedAt: n.AdmittedAt, By: string(n.By), Revoked: n.Revoked,
 		})
 	}

@@ -128,7 +128,7 @@ func (s *Surveyor) Nodes() view.Nodes {
 				AdmittedAt: n.AdmittedAt, By: string(n.By), Revoked: n.Revoked,
 			}
 			if r, ok := state.Robot(n.ID); ok {
-				row.Name = r.Name
+				row.Name, row.Version = r.Name, r.Version
 			}
 			if m, ok := l.members[n.ID]; ok {
 				for _, a := range m.Addrs {
@@ -209,6 +209,13 @@ func (l look) asOf(cursor event.Cursor) view.AsOf {
 		a.Stale = l.standing.Age > StaleAfter
 	}
 	return a
+}
+
+// AsOf is how fresh an answer of now is.
+func (s *Surveyor) AsOf() (asOf view.AsOf) {
+	l := look{standing: s.src.Standing()}
+	s.src.View(func(_ *fleet.State, cursor event.Cursor) { asOf = l.asOf(cursor) })
+	return asOf
 }
 
 func (l look) robot(r fleet.Robot, n fleet.Node) view.Robot {

@@ -51,6 +51,9 @@ func Empty(t testing.TB, dir string) *Log {
 // GoOn makes Decide go on after what the replica holds.
 func (l *Log) GoOn() { l.index, l.term = l.Replica.Applied() }
 
+// Elect makes Decide go on in a term.
+func (l *Log) Elect(term uint64) { l.term = term }
+
 // Founder is the node whose log it is.
 func Founder() ident.NodeID { return fleettest.Node(0) }
 

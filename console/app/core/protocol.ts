@@ -67,6 +67,22 @@ export interface Sample {
   load1: number;
 }
 
+/** Where a robot is in its life; not whether it is heard, which is its status. */
+export interface Lifecycle {
+  /** discovered, provisioning, ready, active, maintenance, offline, failed or retired; a newer node may know more. */
+  state: string;
+  since: string;
+  failures: number;
+  lastFailure: { message: string; kind: string; at: string } | null;
+}
+
+/** The newest deployment onto a robot. */
+export interface Deployed {
+  deployment: string;
+  version: string;
+  status: string;
+}
+
 export interface Robot {
   id: string;
   name: string;
@@ -75,8 +91,11 @@ export interface Robot {
   status: string;
   statusSince: string;
   role: string;
+  lifecycle: Lifecycle;
+  deployed: Deployed | null;
   voterEligible: boolean;
   voterApproved: boolean;
+  hostname: string;
   version: string;
   arch: string;
   os: string;
@@ -194,6 +213,22 @@ function labels(v: unknown): Record<string, string> {
   return Object.fromEntries(Object.entries(v).map(([k, x]) => [k, text(x)]));
 }
 
+/** A node of before lifecycles says nothing of it: its robots are discovered. */
+function lifecycle(v: unknown): Lifecycle {
+  const o = isObject(v) ? v : {};
+  const f = isObject(o.lastFailure) ? o.lastFailure : null;
+  return {
+    state: text(o.state) || "discovered",
+    since: text(o.since),
+    failures: number(o.failures),
+    lastFailure: f === null ? null : { message: text(f.message), kind: text(f.kind), at: text(f.at) },
+  };
+}
+
+function deployed(v: unknown): Deployed | null {
+  return isObject(v) ? { deployment: text(v.deployment), version: text(v.version), status: text(v.status) } : null;
+}
+
 function robot(v: unknown): Robot {
   const o = object(v, "robot");
   const id = identity(o.id, "robot.id");
@@ -204,8 +239,11 @@ function robot(v: unknown): Robot {
     status: text(o.status) || "unknown",
     statusSince: text(o.statusSince),
     role: text(o.role),
+    lifecycle: lifecycle(o.lifecycle),
+    deployed: deployed(o.deployed),
     voterEligible: o.voterEligible === true,
     voterApproved: o.voterApproved === true,
+    hostname: text(o.hostname),
     version: text(o.version),
     arch: text(o.arch),
     os: text(o.os),

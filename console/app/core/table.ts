@@ -52,6 +52,6 @@ export function matches(r: RobotView, filter: string): boolean {
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length === 0) return true;
   const labels = Object.entries(r.labels).map(([k, v]) => `${k}=${v}`);
-  const hay = [r.name, r.id, r.type, r.status, r.role, ...r.groups, ...labels].join("\n").toLowerCase();
+  const hay = [r.name, r.id, r.type, r.status, r.lifecycle.state, r.role, ...r.groups, ...labels].join("\n").toLowerCase();
   return words.every((w) => hay.includes(w));
 }

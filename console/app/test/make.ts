@@ -14,7 +14,7 @@ export function aFleet(f: Partial<Fleet> = {}): Fleet {
 export function aRobot(id: string, r: Partial<Robot> = {}): Robot {
   return {
     id, name: `robot ${id}`, type: "lekiwi", status: "online", statusSince: "2026-01-01T00:00:00Z", role: "follower", voterEligible: false, voterApproved: false,
-    version: "1", arch: "arm64", os: "linux", labels: {}, groups: [], http: "", telemetry: null, heardAgeMillis: null, ...r,
+    lifecycle: { state: "discovered", since: "", failures: 0, lastFailure: null }, deployed: null, hostname: "", version: "1", arch: "arm64", os: "linux", labels: {}, groups: [], http: "", telemetry: null, heardAgeMillis: null, ...r,
   };
 }
 

@@ -2,13 +2,13 @@
 
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { absent, bytes, celsius, duration, eventTime, percent, rate } from "../core/format";
+import { absent, bytes, celsius, duration, eventTime, percent, plural, rate } from "../core/format";
 import { origin } from "../core/connection";
 import { fleetHref } from "../core/route";
 import type { RobotView } from "../core/state";
 import { useApp } from "./context";
 import { EventList } from "./Events";
-import { Age, Command, Empty, Role, Status } from "./parts";
+import { Age, Command, Empty, Role, Stage, Status } from "./parts";
 import { Plot, type Line } from "./Plot";
 
 const cpu: readonly Line[] = [{ measure: "cpuPercent", label: "CPU" }];
@@ -56,6 +56,7 @@ export function Detail({ id }: { id: string }): JSX.Element {
           {robot.name}
         </h1>
         <Status status={robot.status} />
+        <Stage lifecycle={robot.lifecycle} />
         <Role role={robot.role} />
         <span class="muted">
           last news <Age robot={robot} />
@@ -109,8 +110,16 @@ function Facts({ robot: r }: { robot: RobotView }): JSX.Element {
           {r.status}
           {since !== absent && ` since ${since}`}
         </Fact>
+        <Fact name="State">{stateWords(r, store.today.value)}</Fact>
+        {r.lifecycle.lastFailure !== null && (
+          <Fact name="Last failure">
+            {r.lifecycle.lastFailure.message} ({r.lifecycle.lastFailure.kind}), {eventTime(r.lifecycle.lastFailure.at, store.today.value)}
+          </Fact>
+        )}
+        <Fact name="Deployed">{r.deployed === null ? absent : `${r.deployed.version} (${r.deployed.deployment}), ${r.deployed.status}`}</Fact>
         <Fact name="Vote">{voteWords(r)}</Fact>
         <Fact name="Version">{r.version || absent}</Fact>
+        <Fact name="Computer">{r.hostname || absent}</Fact>
         <Fact name="System">{[r.os, r.arch].filter(Boolean).join(" / ") || absent}</Fact>
         <Fact name="Disk">{t === null || t.diskTotalBytes === 0 ? absent : `${bytes(t.diskUsedBytes)} of ${bytes(t.diskTotalBytes)}`}</Fact>
         <Fact name="Memory">{t === null || t.memTotalBytes === 0 ? absent : `${bytes(t.memUsedBytes)} of ${bytes(t.memTotalBytes)}`}</Fact>
@@ -149,6 +158,13 @@ function Chips({ of }: { of: string[] }): JSX.Element {
       ))}
     </>
   );
+}
+
+function stateWords(r: RobotView, today: string): string {
+  const l = r.lifecycle;
+  const since = eventTime(l.since, today);
+  const failures = l.failures === 0 ? "" : `, ${plural(l.failures, "failure")} since it last worked well`;
+  return l.state + (since === absent ? "" : ` since ${since}`) + failures;
 }
 
 function voteWords(r: RobotView): string {

@@ -117,7 +117,7 @@ function EventRow({ event: e, skipped }: { event: FleetEvent; skipped: number })
 }
 
 /** Types that someone should notice while scrolling. */
-const bad = new Set(["robot.offline", "node.revoked", "enrolment.revoked", "voter.removed", "voter.withdrawn"]);
+const bad = new Set(["robot.offline", "robot.failed", "robot.deployment_failed", "log.recovered", "node.revoked", "enrolment.revoked", "voter.removed", "voter.withdrawn"]);
 
 interface NoEventsProps {
   filtered: boolean;

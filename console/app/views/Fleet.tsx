@@ -8,7 +8,7 @@ import { robotHref } from "../core/route";
 import { matches, memoryPercent, type SortKey, sortKeys, sorted } from "../core/table";
 import type { RobotView } from "../core/state";
 import { useApp } from "./context";
-import { Age, Command, Empty, Meter, Role, Status } from "./parts";
+import { Age, Command, Empty, Meter, Role, Stage, Status } from "./parts";
 
 /** Rows drawn before someone asks for all. */
 const firstRows = 200;
@@ -175,7 +175,7 @@ function Row({ robot: r }: { robot: RobotView }): JSX.Element {
     location.hash = robotHref(r.id);
   };
   return (
-    <tr role="row" class={r.status} onClick={open} data-testid="fleet-row" data-robot-id={r.id} data-name={r.name} data-status={r.status}>
+    <tr role="row" class={r.status} onClick={open} data-testid="fleet-row" data-robot-id={r.id} data-name={r.name} data-status={r.status} data-state={r.lifecycle.state}>
       <td role="cell" class="who">
         <a class="name" href={robotHref(r.id)}>
           {r.name}
@@ -186,7 +186,7 @@ function Row({ robot: r }: { robot: RobotView }): JSX.Element {
       </td>
       <td role="cell" class={`type ${r.type === "unknown" ? "muted" : ""}`}>{r.type}</td>
       <td role="cell" class="state">
-        <Status status={r.status} />
+        <Status status={r.status} /> <Stage lifecycle={r.lifecycle} />
       </td>
       <td role="cell" class="part">
         <Role role={r.role} />

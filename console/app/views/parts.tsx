@@ -3,6 +3,7 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useState } from "preact/hooks";
 import { absent, duration } from "../core/format";
+import type { Lifecycle } from "../core/protocol";
 import type { RobotView } from "../core/state";
 import { useApp } from "./context";
 
@@ -54,6 +55,20 @@ export function Status({ status }: { status: string }): JSX.Element {
     <span class={`status ${known}`}>
       <span class="mark" aria-hidden="true" />
       {status}
+    </span>
+  );
+}
+
+const stages = ["provisioning", "ready", "active", "maintenance", "offline", "failed", "retired"];
+
+/** Where a robot is in its life. A newly discovered one is the quiet normal. */
+export function Stage({ lifecycle: l }: { lifecycle: Lifecycle }): JSX.Element {
+  const title = l.lastFailure === null ? undefined : `Last failure: ${l.lastFailure.message} (${l.lastFailure.kind})`;
+  // A robot that failed is "offline" in its life, whether it is heard or not: say which is meant.
+  const words = l.state === "offline" ? "out of work" : l.state;
+  return (
+    <span class={stages.includes(l.state) ? `stage ${l.state}` : "stage muted"} title={title} data-testid="row-state" data-state={l.state}>
+      {words}
     </span>
   );
 }

@@ -73,7 +73,8 @@ func TestCommandTree(t *testing.T) {
 
 func TestHumanOutput(t *testing.T) {
 	f := newFakeFleet(t)
-	for _, c := range []string{"status", "robots list", "robots show gander", "node list", "node show gander", "raft", "fleet show", "events list", "token create", "fleet login"} {
+	for _, c := range []string{"status", "robots list", "robots show gander", "node list", "node show gander", "raft", "fleet show", "events list", "token create", "fleet login",
+		"events at 7", "events diff 1 7", "groups list", "raft transfer gander", "robots list --at 7", "robots list --read leased"} {
 		r := f.shell(t).run(strings.Fields(c)...)
 		r.want(t, exitOK)
 		golden(t, strings.ReplaceAll(c, " ", "-")+".txt", r.out)
@@ -85,9 +86,12 @@ func TestJSONOutput(t *testing.T) {
 	f := newFakeFleet(t)
 	commands := []string{
 		"status", "robots", "robots list", "robots show gander", "robots label gander a=b", "node", "node list", "node show gander",
-		"node revoke gander", "node approve gander", "node withdraw gander", "raft", "fleet", "fleet show", "fleet login",
+		"node revoke gander --yes", "node approve gander", "node withdraw gander", "raft", "fleet", "fleet show", "fleet login",
 		"fleet enrolment", "fleet enrolment list", "fleet enrolment revoke " + string(ganderID), "events", "events list", "events list --since 3",
-		"events types", "token create", "token list", "leave", "version",
+		"events types", "token create", "token list", "leave --yes", "version", "events query --type robot. --newest", "events at 7", "events diff 1 2", "groups",
+		"groups create north", "groups delete north", "groups add north gander", "groups remove north gander", "raft show", "raft transfer gander",
+		"robots activate gander", "robots deactivate gander", "robots maintenance gander", "robots maintenance gander --end", "robots recover gander",
+		"robots retire gander --yes", "robots provision gander --version 2", "robots fail gander --message stuck", "robots --at 7 --read linearizable",
 	}
 	for _, c := range commands {
 		r := f.shell(t).run(append(strings.Fields(c), "--json")...)
@@ -103,7 +107,7 @@ func TestJSONOutput(t *testing.T) {
 		if r.err != "" {
 			t.Errorf("%s --json wrote to standard error: %q", c, r.err)
 		}
-		for _, list := range []string{`"robots": null`, `"events": null`, `"nodes": null`, `"enrolments": null`, `"tokens": null`} {
+		for _, list := range []string{`"robots": null`, `"changes": null`, `"groups": null`, `"events": null`, `"nodes": null`, `"enrolments": null`, `"tokens": null`} {
 			if strings.Contains(r.out, list) {
 				t.Errorf("%s --json: %s", c, list)
 			}
@@ -132,7 +136,7 @@ func TestNamesCannotTouchTheTerminal(t *testing.T) {
 	f.json("GET /api/v1/robots", view.Robots{Robots: robots, AsOf: sampleAsOf()})
 	r := f.shell(t).run("robots", "list")
 	r.want(t, exitOK, "evil?]0;title??name?")
-	if lines := strings.Count(r.out, "\n"); lines != 1+len(robots) {
+	if lines := strings.Count(r.out, "\n"); lines != 1+len(robots)+2 { // a header, and what read it was
 		t.Errorf("%d lines for %d robots: %q", lines, len(robots), r.out)
 	}
 }
@@ -162,7 +166,7 @@ func TestRaftOfAFollower(t *testing.T) {
 
 func TestChangesProposeTheRightEvent(t *testing.T) {
 	cases := []struct{ args, want string }{
-		{"node revoke gander --reason lost", `node.revoked node/` + string(ganderID) + ` {"reason":"lost"}`},
+		{"node revoke gander --reason lost --yes", `node.revoked node/` + string(ganderID) + ` {"reason":"lost"}`},
 		{"node approve " + string(gooseID), `voter.approved node/` + string(gooseID) + ` {}`},
 		{"node withdraw ganderg", `voter.withdrawn node/` + string(ganderID) + ` {}`},
 		{"robots label gander site=north url=a=b floor-", `robot.labels_changed robot/` + string(ganderID) + ` {"set":{"site":"north","url":"a=b"},"remove":["floor"]}`},
@@ -191,7 +195,8 @@ func TestRevokeAsks(t *testing.T) {
 		{true, "no\n", nil, exitFailed, false},
 		{true, "", nil, exitFailed, false}, // end of input
 		{true, "n\n", []string{"--yes"}, exitOK, true},
-		{false, "", nil, exitOK, true},
+		{false, "", []string{"--yes"}, exitOK, true},
+		{false, "y\n", nil, exitUsage, false}, // nobody is asked, so nobody has agreed
 	}
 	for _, c := range cases {
 		f := newFakeFleet(t)
@@ -202,7 +207,10 @@ func TestRevokeAsks(t *testing.T) {
 		if code != c.code || (len(f.proposals()) == 1) != c.done {
 			t.Errorf("%+v: exit code %d, proposed %v", c, code, f.proposals())
 		}
-		asked := strings.Contains(stderr.String(), "Expel gander")
+		asked := strings.Contains(stderr.String(), "Expel gander") && strings.Contains(stderr.String(), "[y/N]")
+		if c.code == exitUsage && !strings.Contains(stderr.String(), "add --yes") {
+			t.Errorf("%+v: standard error %q does not say what to do", c, stderr)
+		}
 		if asked != (c.tty && c.flags == nil) || strings.Contains(out.String(), "Expel") {
 			t.Errorf("%+v: asked %v on standard error; standard output %q", c, asked, out)
 		}
@@ -243,21 +251,28 @@ func sampleEvents() []view.Event {
 // answerEvents is a node's answer to GET /api/v1/events.
 func answerEvents(r *http.Request, all []view.Event, compacted bool, history string) view.Events {
 	q := r.URL.Query()
-	since, _ := strconv.ParseUint(q.Get("since"), 10, 64)
-	limit, _ := strconv.Atoi(q.Get("limit"))
+	number := func(name string) uint64 {
+		n, _ := strconv.ParseUint(q.Get(name), 10, 64)
+		return n
+	}
+	limit, newest := int(number("limit")), q.Get("newest") == "true"
 	page := view.Events{Events: []view.Event{}, Compacted: compacted, AsOf: sampleAsOf()}
 	page.AsOf.Cursor.History = history
+	from, _ := time.Parse(time.RFC3339Nano, q.Get("from"))
 	for _, e := range all {
 		page.AsOf.Cursor.Seq = max(page.AsOf.Cursor.Seq, e.Seq)
-		fits := (q.Get("stream") == "" || q.Get("stream") == e.Stream) && strings.HasPrefix(e.Type, q.Get("type"))
-		if e.Seq <= since || !fits {
-			continue
+		if e.Seq > number("since") && (number("before") == 0 || e.Seq < number("before")) && !e.Time.Before(from) &&
+			fits(q.Get("stream"), e.Stream, "/") && fits(q.Get("type"), e.Type, ".") && (q.Get("actor") == "" || q.Get("actor") == e.Actor.ID) {
+			page.Events = append(page.Events, e)
 		}
-		if len(page.Events) == limit {
-			page.More = true
-			break
+	}
+	if n := len(page.Events) - limit; n > 0 {
+		page.More = true
+		if newest {
+			page.Events = page.Events[n:]
+		} else {
+			page.Events = page.Events[:limit]
 		}
-		page.Events = append(page.Events, e)
 	}
 	return page
 }
@@ -300,8 +315,8 @@ func TestEventsList(t *testing.T) {
 		{"--since 10 --limit 1200", 11, 1210, 1200},
 		{"--since 4999", 5000, 5000, 1},
 		{"--limit 2000", 3001, 5000, 2000},
-		{"--type robot.reg", 1, 4001, 5},
-		{"--type robot.reg --limit 2", 3001, 4001, 2},
+		{"--type robot.registered", 1, 4001, 5},
+		{"--type robot.registered --limit 2", 3001, 4001, 2},
 	}
 	for _, c := range cases {
 		r := f.shell(t).run(append([]string{"events", "list", "--json"}, strings.Fields(c.args)...)...)

@@ -21,26 +21,28 @@ const (
 	maxPollInterval = 5 * time.Second
 	// maxEvents bounds --limit.
 	maxEvents = 100_000
-	// firstWindow is how far back the search for the newest events starts.
-	firstWindow = 1000
 	// dataWidth is how much of an event's payload fits into a line for people.
 	dataWidth = 100
 )
 
 func (a *app) eventsCommand() *cobra.Command {
 	list := a.eventsList()
-	return group("events", "Read what the fleet has decided", list, list, a.eventsTail(), a.eventsTypes())
+	return group("events", "Read what the fleet has decided", list,
+		list, a.eventsTail(), a.eventsWatch(), a.eventsQuery(), a.eventsAt(), a.eventsDiff(), a.eventsTypes())
 }
 
 // selection is the flags that choose events.
 type selection struct {
 	filter view.EventFilter
 	limit  int
+	// since and before bound the numbers, both exclusive; 0 is no bound.
+	since, before uint64
+	newest        bool
 }
 
 func (s *selection) register(cmd *cobra.Command, limit int) {
 	flags := cmd.Flags()
-	flags.StringVar(&s.filter.Stream, "stream", "", "only this stream, like robot/ID")
+	flags.StringVar(&s.filter.Stream, "stream", "", "only this stream, like robot/ID, or streams that start so, like robot/")
 	flags.StringVar(&s.filter.Type, "type", "", "only this type, or types that start so, like robot.")
 	flags.IntVar(&s.limit, "limit", limit, "how many at most")
 }
@@ -70,10 +72,11 @@ func (a *app) eventsList() *cobra.Command {
 		}
 		var events view.Events
 		var err error
-		if cmd.Flags().Changed("since") {
-			events, err = readSince(ctx, c, s, since)
-		} else {
-			events, err = readNewest(ctx, c, s)
+		if s.newest = !cmd.Flags().Changed("since"); !s.newest {
+			s.since = since
+		}
+		events, err = read(ctx, c, s)
+		if s.newest {
 			since = events.AsOf.Cursor.Seq
 		}
 		if err != nil {
@@ -82,16 +85,18 @@ func (a *app) eventsList() *cobra.Command {
 		if follow {
 			return a.followAfter(ctx, c, s.filter, events, since)
 		}
-		return a.print(events, func(w io.Writer) {
-			for _, e := range events.Events {
-				fmt.Fprintln(w, eventLine(e))
-			}
-			if events.Compacted {
-				fmt.Fprintln(w, "\nOlder events are not held by the node that answered; ask a voter with --http.")
-			}
-			freshness(w, events.AsOf)
-		})
-	})
+		return a.print(events, func(w io.Writer) { eventsHuman(w, events) })
+	}, withRead)
+}
+
+func eventsHuman(w io.Writer, events view.Events) {
+	for _, e := range events.Events {
+		fmt.Fprintln(w, eventLine(e))
+	}
+	if events.Compacted {
+		fmt.Fprintln(w, "\nOlder events are not held by the node that answered; ask a voter with --http.")
+	}
+	freshness(w, events.AsOf)
 }
 
 func (a *app) eventsTail() *cobra.Command {
@@ -108,56 +113,19 @@ func (a *app) eventsTail() *cobra.Command {
 		if err := s.check(0); err != nil {
 			return err
 		}
-		events, err := readNewest(ctx, c, s)
+		if s.newest = true; s.limit == 0 { // only those that come
+			fleet, err := c.Fleet(ctx)
+			if err != nil {
+				return err
+			}
+			return a.followAfter(ctx, c, s.filter, view.Events{AsOf: fleet.AsOf}, fleet.AsOf.Cursor.Seq)
+		}
+		events, err := read(ctx, c, s)
 		if err != nil {
 			return err
 		}
 		return a.followAfter(ctx, c, s.filter, events, events.AsOf.Cursor.Seq)
 	})
-}
-
-// readSince reads the first s.limit events after seq since.
-func readSince(ctx context.Context, c *client.Client, s selection, since uint64) (view.Events, error) {
-	all := view.Events{Events: []view.Event{}}
-	for {
-		want := min(pageEvents, s.limit-len(all.Events))
-		page, err := c.Events(ctx, since, s.filter, want)
-		if err != nil {
-			return all, err
-		}
-		all.Events = append(all.Events, page.Events...)
-		all.AsOf, all.Compacted, all.More = page.AsOf, all.Compacted || page.Compacted, page.More
-		if !page.More || len(page.Events) == 0 || len(all.Events) >= s.limit {
-			return all, nil
-		}
-		since = page.Events[len(page.Events)-1].Seq
-	}
-}
-
-// readNewest reads the newest s.limit events. The server reads forwards only,
-// so it looks at an ever longer end of the log until that holds enough. The
-// answer's cursor is from before reading: nothing up to it can be missing.
-func readNewest(ctx context.Context, c *client.Client, s selection) (view.Events, error) {
-	fleet, err := c.Fleet(ctx)
-	if err != nil {
-		return view.Events{}, err
-	}
-	head := fleet.AsOf.Cursor.Seq
-	for window := uint64(max(firstWindow, s.limit)); ; window *= 8 {
-		since := head - min(head, window)
-		newest := []view.Event{}
-		compacted, err := eachEvent(ctx, c, s.filter, since, func(e view.Event) {
-			if newest = append(newest, e); len(newest) > s.limit {
-				newest = newest[1:]
-			}
-		})
-		if err != nil {
-			return view.Events{}, err
-		}
-		if len(newest) >= s.limit || since == 0 || compacted {
-			return view.Events{Events: newest, AsOf: fleet.AsOf, Compacted: compacted}, nil
-		}
-	}
 }
 
 // eachEvent calls f for every event after seq since that filter lets through.
@@ -251,7 +219,16 @@ func (f *follower) print(page view.Events) error {
 }
 
 func (f *follower) matches(e view.Event) bool {
-	return (f.filter.Stream == "" || e.Stream == f.filter.Stream) && strings.HasPrefix(e.Type, f.filter.Type)
+	return fits(f.filter.Stream, e.Stream, "/") && fits(f.filter.Type, e.Type, ".")
+}
+
+// fits reports whether a pattern selects text: the same, or, where it ends with
+// the separator, all that begin so. A node says the same of its own filters.
+func fits(pattern, text, separator string) bool {
+	if strings.HasSuffix(pattern, separator) {
+		return strings.HasPrefix(text, pattern)
+	}
+	return pattern == "" || pattern == text
 }
 
 // printEvent writes one event on one line, also as JSON.
@@ -290,7 +267,7 @@ func eventLine(e view.Event) string {
 	if e.Actor.ID != "" {
 		who = shortIDs(e.Actor.ID)
 	}
-	return clean(fmt.Sprintf("%6d  %s  %-22s %-18s %-10s %s", e.Seq, e.Time.UTC().Format(time.DateTime), e.Type, shortIDs(e.Stream), who, data))
+	return clean(fmt.Sprintf("%6d  %s  %-26s %-18s %-10s %s", e.Seq, e.Time.UTC().Format(time.DateTime), e.Type, shortIDs(e.Stream), who, data))
 }
 
 func (a *app) eventsTypes() *cobra.Command {

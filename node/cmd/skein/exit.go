@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"skein/consensus/event"
 	"skein/mesh/ident"
 	"skein/mesh/join"
+	"skein/node"
 	"skein/node/client"
 	"skein/node/config"
 	"skein/node/gateway/view"
@@ -54,6 +56,7 @@ var problemCodes = map[string]int{
 	"too_large":         exitUsage,
 	"ambiguous":         exitUsage,
 	"not_found":         exitNotFound,
+	"not_held":          exitNotFound,
 	"unauthenticated":   exitNotAllowed,
 	"not_allowed":       exitNotAllowed,
 	"token_used":        exitNotAllowed,
@@ -70,6 +73,7 @@ var problemCodes = map[string]int{
 	"timeout":           exitTimeout,
 	"unknown_outcome":   exitTimeout,
 	"conflict":          exitFailed,
+	"not_leader":        exitFailed,
 	"clock_skew":        exitFailed,
 	"internal":          exitFailed,
 	"rate_limited":      exitFailed,
@@ -94,6 +98,7 @@ var sentinels = []struct {
 	err  error
 	code int
 }{
+	{node.ErrRevoked, exitNotAllowed},
 	{context.DeadlineExceeded, exitTimeout},
 	{client.ErrNoIdentity, exitNotAllowed},
 	{client.ErrNoSuchRobot, exitNotFound},
@@ -142,15 +147,20 @@ func codeOf(code string, status int) int {
 	return exitFailed
 }
 
-// explain adds the next step to errors whose own text cannot know it.
+// explain is an error in words for a person: what the command sent, which she has
+// never seen, is left out, and the next step is added where the error cannot know it.
 func explain(err error) string {
+	text := inDraft.ReplaceAllString(advise(err), "")
+	if p, is := errors.AsType[*view.Problem](err); is && field(p.Path) != "" {
+		return field(p.Path) + " " + text
+	}
+	return text
+}
+
+// advise adds the next step to errors whose own text cannot know it.
+func advise(err error) string {
 	text := err.Error()
-	p, isProblem := errors.AsType[*view.Problem](err)
 	switch {
-	case isProblem && p.Path != "":
-		return p.Path + " " + text
-	case isProblem:
-		return text
 	case errors.Is(err, context.DeadlineExceeded):
 		return text + "; try again with a longer --timeout, or ask another node with --http"
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
@@ -163,6 +173,20 @@ func explain(err error) string {
 		return text + "; name the file that `skein fleet init` wrote with --identity FILE or SKEIN_IDENTITY"
 	}
 	return text
+}
+
+// inDraft is where a field stands in what a command sends.
+var inDraft = regexp.MustCompile(`\b(drafts\[\d+\](\.data)?|body)[. ]`)
+
+// field is the path of a problem in words that a person may know: a field of an
+// event's data. The parts of the envelope are the command's, not the person's.
+func field(path string) string {
+	rest := inDraft.ReplaceAllString(path+" ", "")
+	switch rest = strings.TrimSpace(rest); rest {
+	case "type", "schema", "stream", "expect", "cause", "data":
+		return ""
+	}
+	return rest
 }
 
 // oneLine folds text into one printable line: it may quote what a stranger

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,7 +35,7 @@ func TestExitCodes(t *testing.T) {
 		{"fine", nil, "robots list", exitOK, "gander"},
 		{"conflict", func(f *fakeFleet, _ *shell) {
 			f.refuse(propose, 409, "conflict", "it was revoked before", "look at `skein node list`")
-		}, "node revoke gander", exitFailed, "it was revoked before; look at `skein node list`"},
+		}, "node revoke gander --yes", exitFailed, "it was revoked before; look at `skein node list`"},
 		{"a bug in the node", func(f *fakeFleet, _ *shell) { f.refuse(robots, 500, "internal", "this node failed", "see its log") }, "robots list", exitFailed, "see its log"},
 		{"another server", func(f *fakeFleet, _ *shell) {
 			f.handle(robots, func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) })
@@ -60,7 +61,7 @@ func TestExitCodes(t *testing.T) {
 
 		{"not allowed", func(f *fakeFleet, _ *shell) {
 			f.refuse(propose, 403, "not_allowed", "this needs the scope admin", "ask an admin")
-		}, "node revoke gander", exitNotAllowed, "ask an admin"},
+		}, "node revoke gander --yes", exitNotAllowed, "ask an admin"},
 		{"no identity", func(_ *fakeFleet, s *shell) { delete(s.env, "SKEIN_IDENTITY") }, "status", exitNotAllowed, "--identity FILE"},
 		{"somebody else's identity", func(_ *fakeFleet, s *shell) { s.env["SKEIN_IDENTITY"] = newFakeFleet(s.t).identity }, "status", exitNotAllowed, "person or signature is wrong"},
 
@@ -162,7 +163,7 @@ func TestExplainAddsWhatTheErrorCannotKnow(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&view.Problem{Path: "drafts[0].data.name", Detail: "is too long", Next: "shorten it"}, "drafts[0].data.name is too long; shorten it"},
+		{&view.Problem{Path: "drafts[0].data.name", Detail: "is too long", Next: "shorten it"}, "name is too long; shorten it"},
 		{fmt.Errorf("%w at x: %w: EOF", client.ErrUnreachable, client.ErrMaybeDone), "look at the fleet before you try again"},
 		{fmt.Errorf("%w at x: %w", client.ErrUnreachable, fs.ErrPermission), "for example with sudo"},
 		{errors.New("plain"), "plain"},
@@ -171,6 +172,33 @@ func TestExplainAddsWhatTheErrorCannotKnow(t *testing.T) {
 		if got := explain(c.err); !strings.HasSuffix(got, c.want) {
 			t.Errorf("got %q, want it to end with %q", got, c.want)
 		}
+	}
+}
+
+// What a command sends is its own business: no path into it reaches a person.
+func TestErrorsHaveNoPathsIntoRequests(t *testing.T) {
+	for path, want := range map[string]string{
+		"drafts[0].data.set.site": "skein: robots label: set.site is too long; shorten it\n",
+		"drafts[12].data":         "skein: robots label: is too long; shorten it\n",
+		"drafts[0].type":          "skein: robots label: is too long; shorten it\n",
+		"drafts[0].stream":        "skein: robots label: is too long; shorten it\n",
+		"drafts[0]":               "skein: robots label: is too long; shorten it\n",
+		"":                        "skein: robots label: is too long; shorten it\n",
+		"query.limit":             "skein: robots label: query.limit is too long; shorten it\n",
+	} {
+		f := newFakeFleet(t)
+		f.handle("POST /api/v1/events", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(422)
+			json.NewEncoder(w).Encode(view.Problem{Status: 422, Code: "invalid", Path: path, Detail: "is too long", Next: "shorten it"})
+		})
+		if r := f.shell(t).run("robots", "label", "gander", "site=x"); r.err != want || r.code != exitUsage {
+			t.Errorf("%q: %d %q, want %q", path, r.code, r.err, want)
+		}
+	}
+	fault := &event.Fault{Code: event.CodeInvalid, Path: "drafts[0].data.name", Message: "is too long", Next: "shorten it"}
+	if got := explain(fmt.Errorf("register this robot: %w", fault)); got != "register this robot: name is too long; shorten it" {
+		t.Errorf("a fault: %q", got)
 	}
 }
 

@@ -72,10 +72,10 @@ func (a *app) fleetShow() *cobra.Command {
 			}
 			return a.print(fleet, func(w io.Writer) {
 				pairs := append(fleetPairs(fleet), "Members", fmt.Sprint(fleet.Members), "Robots", fmt.Sprint(fleet.Robots))
-				fields(w, append(pairs, "News", news(fleet.AsOf))...)
+				fields(w, pairs...)
 				freshness(w, fleet.AsOf)
 			})
-		})
+		}, withRead, withAt)
 }
 
 func (a *app) fleetLogin() *cobra.Command {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -154,10 +155,18 @@ func newFakeFleet(t *testing.T) *fakeFleet {
 	}
 	f.url = f.serve(t)
 	f.json("GET /api/v1/fleet", sampleFleet())
-	f.json("GET /api/v1/robots", view.Robots{Robots: sampleRobots(), AsOf: sampleAsOf()})
 	f.json("GET /api/v1/nodes", view.Nodes{Nodes: sampleNodes(), AsOf: sampleAsOf()})
 	f.json("GET /api/v1/raft", sampleRaft())
 	f.json("GET /api/v1/events/types", view.EventTypes{})
+	f.past()
+	for _, step := range []string{"provision", "activate", "deactivate", "maintenance", "maintenance/end", "recover", "retire", "fail"} {
+		f.json("POST /api/v1/robots/"+string(ganderID)+"/"+step, sampleDone())
+	}
+	f.json("POST /api/v1/groups", sampleDone())
+	f.json("DELETE /api/v1/groups/north", sampleDone())
+	f.json("POST /api/v1/groups/north/robots", sampleDone())
+	f.json("DELETE /api/v1/groups/north/robots/"+string(ganderID), sampleDone())
+	f.json("POST /api/v1/raft/transfer", view.Transferred{From: view.NodeRef{ID: gooseID, Name: "goose"}, To: &view.NodeRef{ID: ganderID, Name: "gander"}})
 	f.json("GET /api/v1/login", view.LoginInfo{FleetID: ident.FleetIDOf(admin.Public()), Issuer: admin.ID(), Now: testNow})
 	f.handle("POST /api/v1/login", f.login)
 	f.handle("POST /api/v1/events", f.propose)
@@ -166,6 +175,39 @@ func newFakeFleet(t *testing.T) *fakeFleet {
 	f.json("POST /api/v1/leave", view.LeaveAnswer{Left: true})
 	f.events(sampleEvents(), false)
 	return f
+}
+
+// past answers what is asked about moments, and labels it as a node does.
+func (f *fakeFleet) past() {
+	label := func(r *http.Request) view.AsOf {
+		asOf := sampleAsOf()
+		if read := r.URL.Query().Get("read"); read != "" {
+			asOf.Read, asOf.AgeMillis = view.Read(read), 3
+		}
+		if at := r.URL.Query().Get("at"); at != "" {
+			seq, _ := strconv.ParseUint(at, 10, 64)
+			asOf.At, asOf.Cursor.Seq = &view.Moment{Seq: seq, Time: &testNow}, seq
+		}
+		return asOf
+	}
+	f.handle("GET /api/v1/robots", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, 200, view.Robots{Robots: sampleRobots(), AsOf: label(r)})
+	})
+	f.handle("GET /api/v1/state", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, 200, view.Decided{FleetID: "fleetfleetfleetfleetflee", Name: "geese", StateHash: "abcd", Ceiling: 2,
+			Counts: view.Counts{Nodes: 4, Members: 3, Voters: 2, Robots: 3, Persons: 1}, AsOf: label(r)})
+	})
+	f.handle("GET /api/v1/groups", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, 200, view.Groups{Groups: []view.Group{{Name: "north", Description: "the hall", Robots: []view.NodeRef{{ID: ganderID, Name: "gander"}}}}, AsOf: label(r)})
+	})
+	f.json("GET /api/v1/events/diff", view.Diff{From: view.Moment{Seq: 1}, To: view.Moment{Seq: 7}, Changes: []view.Change{
+		{Kind: "group", ID: "north", What: "added", Fields: []view.FieldChange{}},
+		{Kind: "robot", ID: string(ganderID), Name: "gander", What: "changed", Fields: []view.FieldChange{{Field: "state", From: "ready", To: "active"}, {Field: "label site", To: "north"}}},
+	}})
+}
+
+func sampleDone() view.Done {
+	return view.Done{Robot: &view.NodeRef{ID: ganderID, Name: "gander"}, Receipt: view.Receipt{First: 41, Last: 41, Cursor: view.Cursor{History: "h1", Seq: 41}}}
 }
 
 // serve listens at a new address, for tests that need several nodes.

@@ -32,11 +32,14 @@ func (a *app) leave(yes *bool) func(ctx context.Context, c *client.Client, args 
 	}
 }
 
-// confirm asks on a terminal, unless yes. Where nobody can answer, the command
-// itself is the answer.
+// confirm asks on a terminal, unless yes. Where nobody can answer, --yes has to
+// say it: a script that does this by mistake does nothing.
 func (a *app) confirm(yes bool, question string) error {
-	if yes || !a.terminal() {
+	if yes {
 		return nil
+	}
+	if !a.terminal() {
+		return usage(fmt.Errorf("%s Nobody is here to answer; add --yes if you are sure", clean(question)))
 	}
 	fmt.Fprintf(a.err, "%s [y/N] ", clean(question))
 	line, err := bufio.NewReader(a.in).ReadString('\n')

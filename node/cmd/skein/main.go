@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -30,6 +31,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends a process that does not stop by itself.
 	context.AfterFunc(ctx, stop)
+	// A library of the Raft store takes the standard logger over when it is linked.
+	log.SetFlags(log.LstdFlags)
+	log.SetOutput(os.Stderr)
 	a := &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		env:      os.Getenv,

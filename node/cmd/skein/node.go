@@ -32,11 +32,11 @@ func (a *app) nodeList() *cobra.Command {
 				return err
 			}
 			return a.print(list, func(w io.Writer) { nodesHuman(w, list) })
-		})
+		}, withRead, withAt)
 }
 
 func nodesHuman(w io.Writer, list view.Nodes) {
-	rows := [][]string{{"NAME", "ID", "ROLE", "STATE", "ADDRESS", "LINK", "GOSSIP", "HTTP", "ADMITTED", "BY", "CLOCK"}}
+	rows := [][]string{{"NAME", "ID", "ROLE", "STATE", "ADDRESS", "LINK", "GOSSIP", "HTTP", "VERSION", "ADMITTED", "BY", "CLOCK"}}
 	for _, n := range list.Nodes {
 		state := string(n.State)
 		if n.Revoked {
@@ -47,7 +47,7 @@ func nodesHuman(w io.Writer, list view.Nodes) {
 			address = n.Addrs[0]
 		}
 		rows = append(rows, []string{n.Name, n.ID.Short(), string(n.Role), state, address,
-			port(n.LinkPort), port(n.GossipPort), port(n.HTTPPort), n.AdmittedAt.UTC().Format(time.DateOnly), n.By, skew(n.ClockSkewMillis)})
+			port(n.LinkPort), port(n.GossipPort), port(n.HTTPPort), n.Version, n.AdmittedAt.UTC().Format(time.DateOnly), n.By, skew(n.ClockSkewMillis)})
 	}
 	table(w, rows)
 	freshness(w, list.AsOf)
@@ -90,7 +90,7 @@ func (a *app) nodeShow() *cobra.Command {
 				}
 			}
 			return fmt.Errorf("%w: the node that answers does not list %s as a member yet; ask again", client.ErrNoSuchRobot, r.ID)
-		})
+		}, withRead, withAt)
 }
 
 func nodeHuman(w io.Writer, n view.Node, r view.Robot) {

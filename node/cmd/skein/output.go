@@ -101,14 +101,35 @@ func shortIDs(text string) string {
 	return longIDs.ReplaceAllStringFunc(text, func(id string) string { return id[:8] })
 }
 
-// freshness warns under a table when the node that answered has old news.
+// freshness says under a table what kind of read it is of, of which event and
+// how old; and warns when it is the past, or old.
 func freshness(w io.Writer, asOf view.AsOf) {
+	if at := asOf.At; at != nil {
+		when := ""
+		if at.Time != nil {
+			when = ", " + at.Time.UTC().Format(time.DateTime) + " UTC"
+		}
+		fmt.Fprintf(w, "\nThis is the past: what was decided up to event %d%s.\n", at.Seq, when)
+		return
+	}
 	switch {
 	case asOf.AgeMillis < 0:
 		fmt.Fprintln(w, "\nThis node has not heard from a leader since it started: this is what it knew before.")
 	case asOf.Stale:
 		fmt.Fprintf(w, "\nThis is old: the node that answered last heard from the leader %s ago.\n", ageMillis(asOf.AgeMillis))
+	default:
+		fmt.Fprintf(w, "\n%s read, event %d, at most %s old.\n", readName(asOf.Read), asOf.Cursor.Seq, ageMillis(asOf.AgeMillis))
 	}
+}
+
+func readName(r view.Read) string {
+	switch r {
+	case view.Leased:
+		return "Leased"
+	case view.Linearizable:
+		return "Linearizable"
+	}
+	return "Local"
 }
 
 func yesNo(v bool) string {

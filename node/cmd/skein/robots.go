@@ -19,7 +19,8 @@ import (
 
 func (a *app) robotsCommand() *cobra.Command {
 	list := a.robotsList()
-	return group("robots", "Show robots, and label them", list, list, a.robotsShow(), a.robotsLabel())
+	return group("robots", "Show robots, label them, lead them through their lives", list,
+		append([]*cobra.Command{list, a.robotsShow(), a.robotsLabel()}, a.robotSteps()...)...)
 }
 
 func (a *app) robotsList() *cobra.Command {
@@ -30,7 +31,7 @@ func (a *app) robotsList() *cobra.Command {
 				return err
 			}
 			return a.print(list, func(w io.Writer) { robotsHuman(w, list) })
-		})
+		}, withRead, withAt)
 }
 
 func robotsHuman(w io.Writer, list view.Robots) {
@@ -38,7 +39,7 @@ func robotsHuman(w io.Writer, list view.Robots) {
 		fmt.Fprintln(w, "No robots yet. Make a token with `skein token create`, and type the line it prints on a robot.")
 		return
 	}
-	rows := [][]string{{"NAME", "ID", "TYPE", "STATUS", "ROLE", "CPU", "MEMORY", "TEMP", "BATTERY", "NEWS"}}
+	rows := [][]string{{"NAME", "ID", "TYPE", "STATUS", "STATE", "ROLE", "CPU", "MEMORY", "TEMP", "BATTERY", "NEWS"}}
 	for _, r := range list.Robots {
 		cpu, memory, temperature, battery := "", "", "", ""
 		if t := r.Telemetry; t != nil {
@@ -48,7 +49,7 @@ func robotsHuman(w io.Writer, list view.Robots) {
 			}
 			temperature, battery = optional(t.TemperatureC, "°C"), optional(t.BatteryPercent, "%")
 		}
-		rows = append(rows, []string{r.Name, r.ID.Short(), r.Type, string(r.Status), string(r.Role), cpu, memory, temperature, battery, heard(r)})
+		rows = append(rows, []string{r.Name, r.ID.Short(), r.Type, string(r.Status), r.Lifecycle.State, string(r.Role), cpu, memory, temperature, battery, heard(r)})
 	}
 	table(w, rows)
 	freshness(w, list.AsOf)
@@ -80,12 +81,19 @@ func robot(ctx context.Context, c *client.Client, which string) (view.Robot, err
 func (a *app) robotsShow() *cobra.Command {
 	return a.asking(&cobra.Command{Use: "show ROBOT", Short: "Show everything about one robot", Args: exactly("ROBOT")},
 		func(ctx context.Context, c *client.Client, args []string) error {
-			r, err := robot(ctx, c, args[0])
+			list, err := c.Robots(ctx)
 			if err != nil {
 				return err
 			}
-			return a.print(r, func(w io.Writer) { robotHuman(w, r, a.now()) })
-		})
+			r, err := client.FindRobot(list.Robots, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(view.OneRobot{Robot: r, AsOf: list.AsOf}, func(w io.Writer) {
+				robotHuman(w, r, a.now())
+				freshness(w, list.AsOf)
+			})
+		}, withRead, withAt)
 }
 
 func robotHuman(w io.Writer, r view.Robot, now time.Time) {
@@ -94,8 +102,11 @@ func robotHuman(w io.Writer, r view.Robot, now time.Time) {
 		"ID", string(r.ID),
 		"Type", r.Type,
 		"Status", fmt.Sprintf("%s for %s", r.Status, age(now.Sub(r.StatusSince))),
+		"State", lifecycle(r, now),
 		"Role", string(r.Role),
 		"Voter", fmt.Sprintf("eligible: %s, approved: %s", yesNo(r.VoterEligible), yesNo(r.VoterApproved)),
+		"Computer", r.Hostname,
+		"Deployed", deployed(r, now),
 		"Version", fmt.Sprintf("%s (%s/%s)", r.Version, r.OS, r.Arch),
 		"Labels", labels(r),
 		"Groups", strings.Join(r.Groups, ", "),
@@ -114,6 +125,26 @@ func robotHuman(w io.Writer, r view.Robot, now time.Time) {
 			"Up for", age(time.Duration(t.UptimeSeconds*float64(time.Second))))
 	}
 	fields(w, pairs...)
+}
+
+// lifecycle is where a robot is in its life, with its last failure.
+func lifecycle(r view.Robot, now time.Time) string {
+	l := r.Lifecycle
+	text := l.State
+	if l.Since != nil {
+		text += " for " + age(now.Sub(*l.Since))
+	}
+	if f := l.LastFailure; f != nil {
+		text += fmt.Sprintf("; last failure %s ago: %s (%s)", age(now.Sub(f.At)), f.Message, f.Kind)
+	}
+	return text
+}
+
+func deployed(r view.Robot, now time.Time) string {
+	if r.Deployed == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s), %s for %s", r.Deployed.Version, r.Deployed.Deployment, r.Deployed.Status, age(now.Sub(r.Deployed.Since)))
 }
 
 func labels(r view.Robot) string {

@@ -50,7 +50,7 @@ func newRootCommand(a *app) *cobra.Command {
 	}
 	add(groupStart, a.devCommand(), a.runCommand(), a.joinCommand(), a.leaveCommand(), a.doctorCommand())
 	add(groupLook, a.statusCommand(), a.robotsCommand(), a.eventsCommand(), a.raftCommand())
-	add(groupChange, a.fleetCommand(), a.tokenCommand(), a.nodeCommand())
+	add(groupChange, a.fleetCommand(), a.tokenCommand(), a.nodeCommand(), a.groupsCommand())
 	add(groupRescue, a.rescueCommands()...)
 	root.AddCommand(a.versionCommand())
 	tidyCompletion(root)
@@ -99,6 +99,16 @@ func subcommandsOnly(cmd *cobra.Command, args []string) error {
 		near = fmt.Sprintf("did you mean `%s %s`? ", cmd.CommandPath(), names[0])
 	}
 	return usage(fmt.Errorf("unknown command %q; %s`%s --help` lists the commands", args[0], near, cmd.CommandPath()))
+}
+
+// upTo wants at most one argument.
+func upTo(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usage(fmt.Errorf("%q is one word too many; write `%s [%s]`", args[1], cmd.CommandPath(), name))
+		}
+		return nil
+	}
 }
 
 // exactly wants one argument for each name, in this order.

@@ -50,7 +50,7 @@ func (a *app) statusCommand() *cobra.Command {
 			return withCode(exitUnreachable, errNoLeader)
 		}
 		return nil
-	})
+	}, withRead)
 }
 
 func (s summary) human(w io.Writer) {
@@ -62,7 +62,7 @@ func (s summary) human(w io.Writer) {
 		robots += fmt.Sprintf(", %d left", n)
 	}
 	pairs := append(fleetPairs(s.Fleet), "Robots", robots)
-	fields(w, append(pairs, "News", news(s.Fleet.AsOf))...)
+	fields(w, pairs...)
 	freshness(w, s.Fleet.AsOf)
 }
 
@@ -87,17 +87,14 @@ func fleetPairs(f view.Fleet) []string {
 	return []string{"Fleet", fmt.Sprintf("%s (%s)", f.Name, f.FleetID), "Leader", leader, "Voters", strings.Join(voters, ", "), "Can lose", lose}
 }
 
-func news(asOf view.AsOf) string {
-	text := fmt.Sprintf("event %d", asOf.Cursor.Seq)
-	if asOf.AgeMillis >= 0 {
-		text += fmt.Sprintf(", leader heard %s ago", ageMillis(asOf.AgeMillis))
-	}
-	return text
+func (a *app) raftCommand() *cobra.Command {
+	show := a.raftShow()
+	return group("raft", "Show one node's part in deciding, and hand leadership over", show, show, a.raftTransfer())
 }
 
-func (a *app) raftCommand() *cobra.Command {
+func (a *app) raftShow() *cobra.Command {
 	return a.asking(&cobra.Command{
-		Use:   "raft",
+		Use:   "show",
 		Short: "Show one node's part in deciding and copying the log",
 		Args:  exactly(),
 	}, func(ctx context.Context, c *client.Client, _ []string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"skein/node/client"
 	"skein/node/config"
 	"skein/node/datadir"
+	"skein/node/gateway/view"
 )
 
 const (
@@ -33,6 +35,8 @@ type target struct {
 	data     string
 	identity string
 	timeout  time.Duration
+	read     string
+	at       string
 }
 
 func (t *target) register(cmd *cobra.Command) {
@@ -43,6 +47,47 @@ func (t *target) register(cmd *cobra.Command) {
 	flags.DurationVar(&t.timeout, "timeout", defaultTimeout, "how long to wait for an answer")
 }
 
+// withRead and withAt add flags that only some questions have.
+func withRead(cmd *cobra.Command, t *target) {
+	cmd.Flags().StringVar(&t.read, "read", string(view.Local), "how fresh: local, leased or linearizable")
+}
+
+func withAt(cmd *cobra.Command, t *target) {
+	cmd.Flags().StringVar(&t.at, "at", "", "show the past: the number of an event, a time like 2026-07-07T14:00:00Z, or 10m for ten minutes ago")
+}
+
+// check makes sense of the flags that are words.
+func (t *target) check(now time.Time) error {
+	if t.timeout <= 0 {
+		return fmt.Errorf("--timeout %s must be longer than nothing", t.timeout)
+	}
+	if !slices.Contains([]string{"", string(view.Local), string(view.Leased), string(view.Linearizable)}, t.read) {
+		return fmt.Errorf("--read %q must be local, leased or linearizable", clean(t.read))
+	}
+	if t.at == "" {
+		return nil
+	}
+	at, err := moment(t.at, now)
+	if err != nil {
+		return fmt.Errorf("--at %w", err)
+	}
+	t.at = at
+	return nil
+}
+
+// moment reads the past moment that a person means: an event's number, a time,
+// or how long ago by this machine's clock.
+func moment(text string, now time.Time) (string, error) {
+	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
+		text = now.Add(-ago).UTC().Format(time.RFC3339Nano)
+	}
+	at, err := view.ParseAt(text)
+	if err != nil {
+		return "", fmt.Errorf("%q %w, or 10m for ten minutes ago", clean(text), err)
+	}
+	return at.String(), nil
+}
+
 // connect makes a client for the node that the flags, the environment and the
 // current folder name, in this order. It does not connect yet.
 func (a *app) connect(t target) (*client.Client, error) {
@@ -50,7 +95,7 @@ func (a *app) connect(t target) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{Addresses: addresses, Timeout: t.timeout, Now: a.now}
+	o := client.Options{Addresses: addresses, Timeout: t.timeout, Read: view.Read(t.read), At: t.at, Now: a.now}
 	if o.Identity, err = a.identity(t, identityFile); err != nil {
 		return nil, err
 	}
@@ -110,19 +155,27 @@ func (a *app) identity(t target, beside string) (*client.Identity, error) {
 
 // asking makes run a command that talks to a node: it adds the flags that say
 // to which, and gives run a client whose every call is bounded by --timeout.
-func (a *app) asking(cmd *cobra.Command, run func(ctx context.Context, c *client.Client, args []string) error) *cobra.Command {
+func (a *app) asking(cmd *cobra.Command, run func(ctx context.Context, c *client.Client, args []string) error, more ...func(*cobra.Command, *target)) *cobra.Command {
+	return a.askingAs(cmd, func(ctx context.Context, c *client.Client, _ target, args []string) error { return run(ctx, c, args) }, more...)
+}
+
+// askingAs is asking for a command that may have to ask another node as well.
+func (a *app) askingAs(cmd *cobra.Command, run func(ctx context.Context, c *client.Client, t target, args []string) error, more ...func(*cobra.Command, *target)) *cobra.Command {
 	var t target
 	t.register(cmd)
+	for _, add := range more {
+		add(cmd, &t)
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if t.timeout <= 0 {
-			return usage(fmt.Errorf("--timeout %s must be longer than nothing", t.timeout))
+		if err := t.check(a.now()); err != nil {
+			return usage(err)
 		}
 		c, err := a.connect(t)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		return run(cmd.Context(), c, args)
+		return run(cmd.Context(), c, t, args)
 	}
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	if strings.Contains(cmd.Use, " ROBOT") {

@@ -254,7 +254,7 @@ func (s *Server) events(ctx context.Context, in *eventsIn) (*body[view.Events], 
 		slices.Reverse(page.Events)
 	}
 	// Looked at last, so that its cursor is at or after every event above.
-	page.AsOf = s.cfg.Fleet.Look().Filled().Fleet.AsOf
+	page.AsOf = s.cfg.Fleet.AsOf().Filled()
 	label(&page.AsOf)
 	return answer(page, nil)
 }

@@ -86,6 +86,8 @@ func (f *fleet) OpenLogin(context.Context, ident.NodeID) (net.Conn, error) {
 	return nil, errors.New("there is no other node")
 }
 
+func (f *fleet) AsOf() view.AsOf { return f.Look().Fleet.AsOf }
+
 func (f *fleet) Look() view.Picture {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -25,8 +25,10 @@ import (
 
 // Fleet is what this node knows, ready to be shown. Methods answer at once.
 type Fleet interface {
-	// Look is one consistent picture.
+	// Look is one consistent picture; AsOf is how fresh it would be, and costs
+	// nothing.
 	Look() view.Picture
+	AsOf() view.AsOf
 	Nodes() view.Nodes
 	Raft() view.Raft
 	// Watch says that somebody looks: until release, telemetry flows here and

@@ -9,7 +9,7 @@ import (
 // Filled is the picture with empty lists and maps in place of nil ones, so that
 // JSON never says null for a list. It copies what it changes and nothing else.
 func (p Picture) Filled() Picture {
-	p.Fleet = p.Fleet.filled()
+	p.Fleet = p.Fleet.Filled()
 	if p.Peers == nil {
 		p.Peers = []Peer{}
 	}
@@ -30,15 +30,17 @@ func (p Picture) Filled() Picture {
 	return p
 }
 
-func (f Fleet) filled() Fleet {
+// Filled is it with nothing null in it.
+func (f Fleet) Filled() Fleet {
 	if f.Voters == nil {
 		f.Voters = []Voter{}
 	}
-	f.AsOf = f.AsOf.filled()
+	f.AsOf = f.AsOf.Filled()
 	return f
 }
 
-func (a AsOf) filled() AsOf {
+// Filled is it with nothing null in it.
+func (a AsOf) Filled() AsOf {
 	if a.Read == "" {
 		a.Read = Local
 	}
@@ -50,7 +52,7 @@ func (a AsOf) filled() AsOf {
 
 // Filled is the list with nothing null in it.
 func (n Nodes) Filled() Nodes {
-	n.AsOf = n.AsOf.filled()
+	n.AsOf = n.AsOf.Filled()
 	n.Nodes = slices.Clone(n.Nodes)
 	if n.Nodes == nil {
 		n.Nodes = []Node{}
@@ -81,7 +83,7 @@ func (r Raft) Filled() Raft {
 
 // Filled is the list with nothing null in it.
 func (g Groups) Filled() Groups {
-	g.AsOf = g.AsOf.filled()
+	g.AsOf = g.AsOf.Filled()
 	g.Groups = slices.Clone(g.Groups)
 	if g.Groups == nil {
 		g.Groups = []Group{}
@@ -96,13 +98,13 @@ func (g Groups) Filled() Groups {
 
 // Filled is the answer with nothing null in it but asOf.at.
 func (d Decided) Filled() Decided {
-	d.AsOf = d.AsOf.filled()
+	d.AsOf = d.AsOf.Filled()
 	return d
 }
 
 // Filled is the answer with nothing null in it but times of event 0 and asOf.at.
 func (d Diff) Filled() Diff {
-	d.AsOf = d.AsOf.filled()
+	d.AsOf = d.AsOf.Filled()
 	d.Changes = slices.Clone(d.Changes)
 	if d.Changes == nil {
 		d.Changes = []Change{}

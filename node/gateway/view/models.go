@@ -10,7 +10,7 @@ type Overview struct {
 
 // Filled is the overview with nothing null in it.
 func (o Overview) Filled() Overview {
-	o.AsOf = o.AsOf.filled()
+	o.AsOf = o.AsOf.Filled()
 	return o
 }
 
@@ -22,7 +22,7 @@ type Deployments struct {
 
 // Filled is the list with nothing null in it.
 func (d Deployments) Filled() Deployments {
-	d.AsOf = d.AsOf.filled()
+	d.AsOf = d.AsOf.Filled()
 	if d.Deployments == nil {
 		d.Deployments = []views.Deployment{}
 	}
@@ -43,7 +43,7 @@ type Alerts struct {
 
 // Filled is the list with nothing null in it.
 func (a Alerts) Filled() Alerts {
-	a.AsOf = a.AsOf.filled()
+	a.AsOf = a.AsOf.Filled()
 	if a.Alerts == nil {
 		a.Alerts = []views.Alert{}
 	}

@@ -154,6 +154,8 @@ type Node struct {
 	Name  string       `json:"name"`
 	Role  Role         `json:"role"`
 	State State        `json:"state"`
+	// Version is that of its skein binary, as far as its robot has registered.
+	Version string `json:"version"`
 	// Addrs are IP addresses without port, most useful first.
 	Addrs      []string  `json:"addrs"`
 	LinkPort   uint16    `json:"linkPort"`

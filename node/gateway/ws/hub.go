@@ -57,6 +57,7 @@ const (
 type Fleet interface {
 	// Look is one consistent picture. It answers at once.
 	Look() view.Picture
+	AsOf() view.AsOf
 	// Watch says that somebody looks: until release, changed signals (coalesced)
 	// that Look may show something new.
 	Watch() (changed <-chan struct{}, release func())

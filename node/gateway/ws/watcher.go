@@ -236,7 +236,7 @@ func (c *watcher) next(ctx context.Context, s *Server, w *watch.Watcher) (view.W
 	defer cancel()
 	f, err := w.Next(waiting)
 	if err != nil {
-		asOf := s.cfg.Fleet.Look().Filled().Fleet.AsOf
+		asOf := s.cfg.Fleet.AsOf()
 		return view.WatchFrame{Type: view.WatchTick, Cursor: w.Cursor(), AgeMillis: &asOf.AgeMillis, Stale: asOf.Stale}, nil
 	}
 	return view.WatchFrame{Type: string(f.Kind), Events: f.Events, Cursor: f.Cursor, Kept: f.Kept, By: f.By, Reason: f.Reason}, nil

@@ -57,6 +57,8 @@ func newStock() *stock {
 	return &stock{history: "h1", robots: map[ident.NodeID]robot{}, watchers: map[chan struct{}]bool{}}
 }
 
+func (r *stock) AsOf() view.AsOf { return r.Look().Fleet.AsOf }
+
 func (r *stock) Look() view.Picture {
 	r.mu.Lock()
 	defer r.mu.Unlock()

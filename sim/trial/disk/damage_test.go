@@ -19,8 +19,9 @@ const pageBytes = 4096
 // TestDamagedVoter damages files of a stopped voter, one byte or one page at a
 // time. Started again it refuses and says what to do, or goes on with exactly
 // the state of the others; these never stop. Then what it said is done, and it
-// votes again. About 90 s.
+// votes again. About 60 s.
 func TestDamagedVoter(t *testing.T) {
+	t.Parallel()
 	h := build(t, rig.Skein(t), 3, 1, "bolt")
 	floor := bulk(t, h, h.Robots[3])
 	load := h.StartLoad("load", 4)

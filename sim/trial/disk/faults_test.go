@@ -26,8 +26,9 @@ const (
 
 // TestFailingDisks is one fleet under load to whose disks everything happens,
 // one after another. After each fault all is acknowledged, held by all, and the
-// same. About 90 s, of which a frozen disk takes 30.
+// same. About 65 s, of which a frozen disk takes 30.
 func TestFailingDisks(t *testing.T) {
+	t.Parallel()
 	h := build(t, rig.Skein(t), 3, 1, "bolt")
 	load := h.StartLoad("load", 4)
 	for _, c := range []struct {

@@ -45,8 +45,9 @@ var deaths = []struct {
 // TestKilledAtAnyMoment kills nodes at random and at single system calls, while
 // they start, apply, write checkpoints and snapshots and cut their logs, and
 // while one that was away is sent a snapshot. No copy of the log ever goes back,
-// and nothing acknowledged is lost. About 80 s.
+// and nothing acknowledged is lost. About 25 s.
 func TestKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
 	draw := lots(t)
 	h := build(t, rig.Skein(t), 3, 1, "bolt")
 	away := h.others(h.Leader())[0]

@@ -21,6 +21,7 @@ const (
 // clients write. Whatever was acknowledged is on every voter's disk, and all
 // have the same state. About 60 s.
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	skein, draw := rig.Skein(t), lots(t)
 	t.Run("bolt", func(t *testing.T) { powerCuts(t, skein, "bolt", soak(30, 300), draw) })
 	t.Run("wal", func(t *testing.T) { powerCuts(t, skein, "wal", soak(10, 300), draw) })
@@ -29,6 +30,7 @@ func TestPowerCuts(t *testing.T) {
 // TestPowerCutsFindAMissingSync is the judge of TestPowerCuts: it must fail for a
 // program whose Raft log does not sync. About 15 s.
 func TestPowerCutsFindAMissingSync(t *testing.T) {
+	t.Parallel()
 	mutant, draw := rig.Build(t, "skein_nofsync"), lots(t)
 	err := rig.Script("power cuts without fsync", func(t testing.TB) { powerCuts(t, mutant, "bolt", mutantCuts, draw) })
 	if err == nil {
