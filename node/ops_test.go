@@ -421,12 +421,17 @@ func TestASpareTakesTheSeatOfADeadVoter(t *testing.T) {
 	d.stop(ErrKilled)
 	c.vote(a, b, e)
 	c.rename(a, 10)
+	// Another leads, whose Raft never knew the dead one and so does not tell it.
+	if l := leaderOf(a, b, e); l != nil {
+		if err := l.seat().Transfer(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	c.start(d)
 	c.agree(a, b, d, e)
 	eventually(t, "the one that is back knows that it does not vote", func() error {
-		// From the last that the leader sent it, or because it asked.
-		if s, ok := d.seat().status(); !ok || s.Member(d.ID()) {
+		if s, ok := d.seat().status(); !ok || len(s.Voters) > 0 {
 			return fmt.Errorf("it has a seat: %v, in a group of %v", ok, s.Voters)
 		}
 		return nil
@@ -473,6 +478,47 @@ func TestANewVoterGetsThePast(t *testing.T) {
 		return string(a.AppendJSON(nil)) == string(b.AppendJSON(nil))
 	}) {
 		t.Fatalf("another past: %d events, %d; %v", len(got), len(want), err)
+	}
+}
+
+// TestSettingsOfTheDisk: the kind of Raft log is the founder's choice and holds
+// over a restart, another kind is refused with what to do, and backups appear
+// where they are wanted.
+func TestSettingsOfTheDisk(t *testing.T) {
+	t.Parallel()
+	data, backups := filepath.Join(t.TempDir(), "1"), filepath.Join(t.TempDir(), "backups")
+	r, err := InitFleet(t.Context(), InitOptions{Data: data, Name: "geese", NodeName: "n1", Store: "wal"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &crew{t: t, file: r.FleetFile}
+	a := c.hire(data, 0, func(cfg *config.Config) {
+		cfg.Raft.Store, cfg.Backup = "wal", config.Backup{Dir: backups, Every: time.Hour, Keep: 1}
+	})
+	c.rename(a, 3)
+	eventually(t, "a backup", func() error {
+		files, err := os.ReadDir(backups)
+		if err == nil && len(files) != 1 {
+			err = fmt.Errorf("%d files in %s", len(files), backups)
+		}
+		return err
+	})
+	seq := a.assembled().store.Cursor().Seq
+	a.stop(ErrKilled)
+	c.start(a)
+	c.rename(a, 3)
+	if now := a.assembled().store.Cursor().Seq; now < seq+3 {
+		t.Errorf("the log ends at %d, it was at %d before", now, seq)
+	}
+	a.stop(nil)
+	other := a.cfg
+	other.Raft.Store = "bolt"
+	n, err := New(other, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Run(t.Context()); err == nil || !strings.Contains(err.Error(), `kept as "wal"`) {
+		t.Errorf("started with another kind of store: %v", err)
 	}
 }
 
@@ -564,7 +610,10 @@ func TestAnOldMajorityGivesWay(t *testing.T) {
 	c.start(d)
 	c.all = []*hand{b, d}
 	c.rename(b, 1) // they do not know better
-	c.start(a)
+	if err := os.Remove(a.self.dir.Peers()); err != nil {
+		t.Fatal(err)
+	}
+	c.start(a) // it finds them by gossip only
 	c.all = []*hand{a}
 	c.rename(a, 1)
 	for _, h := range []*hand{b, d} {

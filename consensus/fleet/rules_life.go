@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -99,10 +100,8 @@ func (tx *Tx) mayLive(e *event.Event, payload event.Payload) *event.Fault {
 			"robot %s is provisioning already; it is ready once it has a version", r.ID)
 	}
 	may := possible(r.Lifecycle.State)
-	for _, typ := range may {
-		if typ == e.Type {
-			return nil
-		}
+	if slices.Contains(may, e.Type) {
+		return nil
 	}
 	next := "it has to register anew; restart skein on the robot"
 	if len(may) > 0 {

@@ -79,6 +79,18 @@ func TestStateAt(t *testing.T) {
 		}
 	}
 	check("without")
+	s, _, err := r.StateAt(t.Context(), end/2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := EncodeSnapshot(s, history.Position{Seq: end / 2, Hash: history.Hash{1}}, 1, 1)
+	if err == nil {
+		err = os.WriteFile(checkpointPath(r.dir, end/2), foreign, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("with one of another history")
 	if _, _, err := r.StateAt(t.Context(), end+1); !errors.Is(err, ErrAhead) {
 		t.Errorf("the future: %v", err)
 	}
@@ -398,8 +410,9 @@ func TestRecover(t *testing.T) {
 	draft := event.LogRecovered{History: "recovered", Seq: before.Seq, Hash: before.Hash, Reason: "the others burnt"}.Draft()
 	now := time.UnixMilli(1_700_001_000_000)
 	for name, b := range map[string]event.Batch{
-		"a person":      {Actor: fleettest.Admin("ada"), Drafts: []event.Draft{draft}},
-		"another place": {Actor: actor, Drafts: []event.Draft{event.LogRecovered{History: "x", Seq: before.Seq - 1, Hash: before.Hash, Reason: "r"}.Draft()}},
+		"a person":          {Actor: fleettest.Admin("ada"), Drafts: []event.Draft{draft}},
+		"an admin, a group": {Actor: fleettest.Admin("ada"), Drafts: []event.Draft{event.GroupCreated{}.Draft("new")}},
+		"another place":     {Actor: actor, Drafts: []event.Draft{event.LogRecovered{History: "x", Seq: before.Seq - 1, Hash: before.Hash, Reason: "r"}.Draft()}},
 	} {
 		if _, err := r.Recover(b, now); err == nil {
 			t.Errorf("%s recovered", name)
@@ -415,7 +428,10 @@ func TestRecover(t *testing.T) {
 	if got.Cursor.History != "recovered" || got.Cursor.Seq != before.Seq+1 {
 		t.Errorf("the cursor is %+v", got.Cursor)
 	}
-	// As a power cut would leave it: what is on disk now.
+	if seqs, err := Checkpoints(r.dir); err != nil || len(seqs) == 0 || seqs[0] != got.Cursor.Seq {
+		t.Errorf("it is not durable: checkpoints %v, %v", seqs, err)
+	}
+	// As a kill would leave it: what is on disk now.
 	crashed := filepath.Join(t.TempDir(), "r")
 	if err := os.CopyFS(crashed, os.DirFS(r.dir)); err != nil {
 		t.Fatal(err)
@@ -489,6 +505,50 @@ func TestStatsAndCheckpointsOnDisk(t *testing.T) {
 	flip(t, checkpoints(t, r.dir)[0], -3)
 	if _, _, _, _, err := ReadCheckpoint(r.dir, s.Last); !errors.Is(err, ErrBadSnapshot) || !strings.Contains(err.Error(), "checkpoint") {
 		t.Errorf("damaged: %v", err)
+	}
+}
+
+// What is in the history and not decided yet is not shown.
+func TestQueryIsNotAheadOfTheState(t *testing.T) {
+	_, r := filled(t, 10)
+	_, more := filled(t, 12)
+	records, _ := more.Records(1, 1<<20)
+	last := records[len(records)-1]
+	at := r.Cursor()
+	hash, err := r.history.At(at.Seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := slices.Clone(last.Events)
+	for i := range events {
+		events[i].Seq = at.Seq + 1 + uint64(i)
+	}
+	rec, err := history.NewRecord(999, 3, events, hash)
+	if err == nil {
+		err = r.history.Append(rec)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []Query{{Newest: true, Limit: 9}, {Newest: true, Before: at.Seq + 9, Limit: 9}} {
+		page, err := r.Query(t.Context(), q)
+		if err != nil || page.Events[0].Seq != at.Seq {
+			t.Errorf("event %d is shown, the state is at %d: %v", page.Events[0].Seq, at.Seq, err)
+		}
+	}
+	if seq, err := r.SeqAt(t.Context(), time.Now()); err != nil || seq != at.Seq {
+		t.Errorf("now is at event %d (%v), the state at %d", seq, err, at.Seq)
+	}
+}
+
+// A checkpoint is not written before the history is durable up to it.
+func TestCheckpointIsAfterHistory(t *testing.T) {
+	_, r := filled(t, 10)
+	if err := r.history.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Checkpoint(); err == nil || len(checkpoints(t, r.dir)) != 0 {
+		t.Errorf("a checkpoint without history: %v", err)
 	}
 }
 

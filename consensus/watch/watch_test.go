@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand"
 	"sync"
 	"testing"
 	"time"
 
 	"skein/consensus/event"
+	"skein/consensus/fleet/fleettest"
 	"skein/consensus/replica"
 )
 
@@ -423,4 +425,88 @@ func wander(t *testing.T, nodes []*node, r *rand.Rand, last uint64) {
 		t.Errorf("only at event %d of %d", at.Seq, last)
 	}
 	t.Logf("%d moves, %d gaps, %d cuts", moves, gaps, cuts)
+}
+
+// recoverAt recovers the fleet from this node alone, under a new history.
+func (n *node) recoverAt(history string) {
+	n.t.Helper()
+	c := n.store.Cursor()
+	b := event.Batch{
+		Actor:  event.Actor{Kind: event.KindRecovery, ID: string(fleettest.Node(0))},
+		Drafts: []event.Draft{event.LogRecovered{History: history, Seq: c.Seq, Hash: c.Hash, Reason: "test"}.Draft()},
+	}
+	if _, err := n.store.Recover(b, time.UnixMilli(1_800_000_000_000)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// Case 17 as a watcher sees it. Who saw no more than what was kept is told of the
+// new history and loses nothing, live or on coming back; who saw more has to look
+// at the fleet anew.
+func TestRecovery(t *testing.T) {
+	l := newFleetLog()
+	l.decide(10, 3, 10)
+	kept, lost := newNode(t, l, replica.Options{}, small()), newNode(t, l, replica.Options{}, small())
+	lost.applyAll()
+	kept.apply(8)
+	w := kept.hub.Watch(nil, replica.Filter{})
+	defer w.Close()
+	at := w.Cursor()
+	early := at
+	kept.recoverAt("h2")
+
+	again := kept.hub.Watch(&early, replica.Filter{})
+	defer again.Close()
+	for name, w := range map[string]*Watcher{"live": w, "coming back": again} {
+		f := next(t, w)
+		if want := (event.Cursor{History: "h2", Seq: at.Seq, Hash: at.Hash}); f.Kind != Reset || !f.Kept || f.Cursor != want || f.Reason == "" {
+			t.Fatalf("%s: got %+v, want a reset at %+v", name, f, want)
+		}
+		f = next(t, w)
+		if f.Kind != Events || len(f.Events) != 1 || f.Events[0].Type != event.TypeLogRecovered || f.Cursor != kept.store.Cursor() {
+			t.Fatalf("%s: got %+v", name, f)
+		}
+	}
+
+	more := lost.store.Cursor()
+	third := kept.hub.Watch(&more, replica.Filter{})
+	defer third.Close()
+	if f := next(t, third); f.Kind != Reset || f.Kept || f.Cursor != kept.store.Cursor() {
+		t.Fatalf("who saw what was lost got %+v", f)
+	}
+	unchecked := kept.hub.Watch(&event.Cursor{History: "h1", Seq: 5}, replica.Filter{})
+	defer unchecked.Close()
+	if f := next(t, unchecked); f.Kind != Reset || f.Kept {
+		t.Fatalf("a place that cannot be checked: %+v", f)
+	}
+}
+
+// BenchmarkWatchers is one log with many watchers: what an event costs in all.
+func BenchmarkWatchers(b *testing.B) {
+	for _, watchers := range []int{1, 100} {
+		b.Run(fmt.Sprintf("watchers=%d", watchers), func(b *testing.B) {
+			l := newFleetLog()
+			n := newNode(b, l, replica.Options{}, bounds{ringBytes, readBytes, 1 << 40, quiet})
+			n.applyAll()
+			const size = 64
+			l.decide(b.N/size+1, size, 100)
+			var work sync.WaitGroup
+			last := n.store.Cursor().Seq + uint64(b.N/size+1)*size
+			for range watchers {
+				w := n.hub.Watch(nil, replica.Filter{})
+				work.Go(func() {
+					defer w.Close()
+					for w.Cursor().Seq < last {
+						if _, err := w.Next(context.Background()); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			b.ResetTimer()
+			n.applyAll()
+			work.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
 }

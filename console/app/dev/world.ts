@@ -2,7 +2,7 @@
 // Pure: time and chance are given to it, and it opens no socket.
 
 import { createHash } from "node:crypto";
-import type { Cursor, Fleet, FleetEvent, NodeRef, Robot, Sample } from "../core/protocol";
+import type { Cursor, Fleet, FleetEvent, Lifecycle, NodeRef, Robot, Sample } from "../core/protocol";
 
 /** Seconds without news until the fake leader writes robot.offline (a real one waits 30). */
 const offlineAfterMillis = 4000;
@@ -98,9 +98,19 @@ export class World {
     return {
       id: r.id, name: r.name, type: r.type, status: r.status, statusSince: new Date(r.statusSince).toISOString(),
       role: r === this.leader ? "leader" : voter ? "voter" : "follower", voterEligible: voter, voterApproved: voter, version: "0.1.0", arch: "arm64",
+      lifecycle: this.lifecycle(r), deployed: null, hostname: `${r.name}-pi`,
       os: "linux", labels: r.labels, groups: r.groups, http: r.http, telemetry: r.heardAt === null ? null : r.telemetry,
       heardAgeMillis: r.heardAt === null ? null : this.now() - r.heardAt,
     };
+  }
+
+  /** Every stage of a life is somewhere in a fleet of eight. */
+  private lifecycle(r: FakeRobot): Lifecycle {
+    const states = ["active", "ready", "discovered", "maintenance", "failed", "provisioning", "offline", "retired"];
+    const state = states[this.robots.indexOf(r) % states.length] ?? "ready";
+    const broken = state === "failed" || state === "offline";
+    const at = new Date(r.statusSince).toISOString();
+    return { state, since: at, failures: broken ? 3 : 0, lastFailure: broken ? { message: "the arm is stuck", kind: "hardware", at } : null };
   }
 
   /** As after a quorum recovery: a new history, numbered from the start. */

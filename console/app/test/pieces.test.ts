@@ -100,6 +100,7 @@ test("the table sorts naturally, unknown values last in both directions", () => 
 
 test("the filter looks at everything a robot is called", () => {
   const r = view("abc123", { name: "Kiwi", labels: { site: "hall-2" }, groups: ["mobile"], status: "offline" });
+  assert.ok(matches(view("x", { lifecycle: { state: "maintenance", since: "", failures: 0, lastFailure: null } }), "maint online"));
   for (const hit of ["", "kiwi", "ABC", "site=hall", "mobile offline", " lekiwi "]) assert.ok(matches(r, hit), hit);
   for (const miss of ["dock", "kiwi online"]) assert.ok(!matches(r, miss), miss);
 });
@@ -107,6 +108,9 @@ test("the filter looks at everything a robot is called", () => {
 test("events read as sentences, unknown ones by their type", () => {
   const nameOf = (id: string): string => ({ a: "anna", b: "bert" })[id] ?? id;
   const say = (type: string, data: Record<string, unknown>, stream = "robot/a"): string => summary(anEvent(1, { type, data, stream }), nameOf);
+  assert.equal(say("robot.failed", { message: "the arm is stuck", kind: "hardware" }), `${nameOf("a")} failed: the arm is stuck`);
+  assert.equal(say("robot.provisioned", { version: "2.0" }), `${nameOf("a")} was provisioned with version 2.0`);
+  assert.equal(say("log.sealed", { seq: 1000 }, "log"), "The log was sealed up to event 1000");
   assert.equal(plain(say("robot.offline", { lastHeardSeconds: 31 })), "anna went offline, last heard 31 s before");
   assert.equal(say("robot.labels_changed", { set: { site: "hall" }, remove: ["old"] }), "Labels of anna changed: site=hall, old removed");
   assert.equal(say("group.robot_added", { robot: "b" }, "group/mobile"), "bert joined group mobile");

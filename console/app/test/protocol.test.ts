@@ -18,6 +18,26 @@ test("null lists and maps of Go count as empty", () => {
   assert.equal(m.reset, false);
 });
 
+test("a robot's life is read, and is neutral where an older node says nothing of it", () => {
+  const read = (r: Record<string, unknown>) => {
+    const m = decode(JSON.stringify({ type: "robots", changed: [{ id: "a", ...r }], removed: [] }));
+    assert.ok(m?.type === "robots");
+    return m.changed[0];
+  };
+  assert.deepEqual(read({})?.lifecycle, { state: "discovered", since: "", failures: 0, lastFailure: null });
+  assert.equal(read({})?.deployed, null);
+  assert.equal(read({ lifecycle: 7 })?.lifecycle.state, "discovered");
+  const at = "2026-01-01T00:00:00Z";
+  const r = read({
+    hostname: "goose-pi", deployed: { deployment: "d", version: "2", status: "completed" },
+    lifecycle: { state: "failed", since: at, failures: 3, lastFailure: { message: "stuck", code: "E7", kind: "hardware", at } },
+  });
+  assert.deepEqual(r?.lifecycle, { state: "failed", since: at, failures: 3, lastFailure: { message: "stuck", kind: "hardware", at } });
+  assert.deepEqual(r?.deployed, { deployment: "d", version: "2", status: "completed" });
+  assert.equal(r?.hostname, "goose-pi");
+  assert.equal(read({ lifecycle: { state: "ready", since: null, failures: 0, lastFailure: null } })?.lifecycle.since, "");
+});
+
 test("a message of a newer node is skipped", () => {
   assert.equal(decode('{"type":"poetry","lines":3}'), null);
 });

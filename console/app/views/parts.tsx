@@ -64,8 +64,8 @@ const stages = ["provisioning", "ready", "active", "maintenance", "offline", "fa
 /** Where a robot is in its life. A newly discovered one is the quiet normal. */
 export function Stage({ lifecycle: l }: { lifecycle: Lifecycle }): JSX.Element {
   const title = l.lastFailure === null ? undefined : `Last failure: ${l.lastFailure.message} (${l.lastFailure.kind})`;
-  // A robot that failed is "offline" in its life, whether it is heard or not: say which is meant.
-  const words = l.state === "offline" ? "out of work" : l.state;
+  // Beside the status "online" this word of the log would be a riddle.
+  const words = l.state === "offline" ? "failed, expected back" : l.state;
   return (
     <span class={stages.includes(l.state) ? `stage ${l.state}` : "stage muted"} title={title} data-testid="row-state" data-state={l.state}>
       {words}

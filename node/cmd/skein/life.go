@@ -53,11 +53,11 @@ func (a *app) step(ctx context.Context, c *client.Client, which, step string, bo
 func (a *app) robotProvision() *cobra.Command {
 	var p view.Provision
 	cmd := &cobra.Command{
-		Use: "provision ROBOT", Short: "Say that a robot is being made ready, or with --version that it is", Args: exactly("ROBOT"),
+		Use: "provision ROBOT", Short: "Say that a robot is being made ready; and again, with --version, that it is", Args: exactly("ROBOT"),
 		Example: "  skein robots provision gander --firmware 1.4 --capability arm\n  skein robots provision gander --version 2.0.1",
 	}
 	cmd.Flags().StringVar(&p.Firmware, "firmware", "", "build of its firmware")
-	cmd.Flags().StringVar(&p.Version, "version", "", "build of what it runs; with it the robot is ready")
+	cmd.Flags().StringVar(&p.Version, "version", "", "build of what it runs; the second time the robot is ready with it")
 	cmd.Flags().StringSliceVar(&p.Capabilities, "capability", nil, "what it can do, like arm or camera; may be given several times")
 	return a.asking(cmd, func(ctx context.Context, c *client.Client, args []string) error {
 		return a.step(ctx, c, args[0], "provision", p, "is provisioned")

@@ -62,7 +62,7 @@ func (s *Server) lives() {
 	why("retire", "retireRobot", "Take a robot out of service until it registers anew", func(reason string, id ident.NodeID) view.Draft {
 		return event.RobotRetired{Reason: reason}.Draft(id)
 	})
-	add(s, post("provision", "provisionRobot", "Say what a robot was provided with; with a version it is ready"),
+	add(s, post("provision", "provisionRobot", "Say what a robot was provided with: once to begin, and with the version that it runs when it is ready"),
 		func(ctx context.Context, in *provisionIn) (*body[view.Done], error) {
 			p := event.RobotProvisioned{Firmware: in.Body.Firmware, Version: in.Body.Version, Capabilities: in.Body.Capabilities}
 			return s.aboutRobot(ctx, in.Which, p.Draft)

@@ -52,7 +52,8 @@ type Why struct {
 
 // Provision is the body of POST /api/v1/robots/{which}/provision.
 type Provision struct {
-	// Firmware and Version are builds. With a version the robot becomes ready.
+	// Firmware and Version are builds. A robot that is being provisioned becomes
+	// ready with a version.
 	Firmware string `json:"firmware,omitempty" maxLength:"1024"`
 	Version  string `json:"version,omitempty" maxLength:"1024"`
 	// Capabilities are what it can do, for example "arm" or "camera".
