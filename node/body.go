@@ -70,7 +70,7 @@ func (b *body) assemble(models *views.Views) error {
 	age := func() time.Duration { return b.standing().Age }
 	b.trust.age.Store(&age)
 	b.seat = newSeat(b.self, b.store, b.host, b.trust.epochs.Load())
-	b.seat.met = b.met
+	b.seat.others.met = b.met
 	b.auth = auth.New(auth.Config{
 		Key: b.self.key, Fleet: b.self.member.Load().Fleet(), Directory: directory{b.store, b.leader},
 		Forwarder: loginForwarder{b.host}, Now: b.seat.clock.now, Log: b.self.log,
@@ -83,7 +83,7 @@ func (b *body) assemble(models *views.Views) error {
 		Self: b.self.key.ID(), Link: followLink{b}, Source: b.store, Sink: b.store,
 		Standing: b.seat.standing, StandingChanged: b.seat.Changed, Candidates: b.candidates, Log: b.self.log,
 	})
-	b.seat.word, b.seat.known = b.follower.Latest, b.knownMembers
+	b.seat.others.word, b.seat.others.known = b.follower.Latest, b.knownMembers
 	b.answers = newAnswers(b)
 	b.past = backfill.New(backfill.Config{
 		Self: b.self.key.ID(), Link: pastLink{b.host}, Source: b.store, Sink: b.store, Peers: b.havePast, Log: b.self.log,

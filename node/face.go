@@ -189,7 +189,8 @@ func (b *body) newFace(w *window) (*face, error) {
 	f.gateway, err = gateway.New(gateway.Config{
 		HTTP: at, ControlSocket: b.self.dir.ControlSocket(), Console: console.Handler(),
 		Self: b.self.key.ID(), Root: b.self.member.Load().Root, Version: b.self.version,
-		Auth: b.auth, Fleet: w, Past: w.look, Reads: reading{b.answers.reads}, Events: w, Proposer: w, Node: w, History: b.store,
+		Auth:    b.auth,
+		Knows:   gateway.Knows{Fleet: w, Past: w.look, Reads: reading{b.answers.reads}, Events: w, Proposer: w, Node: w, History: b.store},
 		Metrics: metrics.NewSet(), Log: b.self.log,
 	})
 	if err != nil {

@@ -35,6 +35,15 @@ const (
 	raftAlone = 30 * time.Second
 )
 
+// others is what a seat asks of, and tells to, who knows the other members.
+type others struct {
+	// word is the newest mark heard, and known lists members to ask at the start.
+	word  func() (follow.Mark, time.Duration, bool)
+	known func() []ident.NodeID
+	// met is told how members answer; see body.met.
+	met func(ident.NodeID, error)
+}
+
 // seat is this node's place among the voters: empty, or taken by a Raft group.
 // It is taken when an admin has approved the node, and given up when the leader
 // has removed it, without a restart.
@@ -48,11 +57,7 @@ type seat struct {
 	clock *clock
 	// epochs tells of a fleet that was recovered without this node.
 	epochs *epochs
-	// word is the newest mark heard, and known lists members to ask at the start.
-	word  func() (follow.Mark, time.Duration, bool)
-	known func() []ident.NodeID
-	// met is told how members answer; see body.met.
-	met func(ident.NodeID, error)
+	others others
 
 	mu     sync.Mutex
 	group  *raftgroup.Group // nil while empty
@@ -151,7 +156,7 @@ func (v *seat) welcome(id ident.NodeID) (err error) {
 // Open implements raftgroup.Link.
 func (v *seat) Open(ctx context.Context, id ident.NodeID) (net.Conn, error) {
 	st, err := v.host.Open(ctx, id, raftProtocol)
-	v.met(id, err)
+	v.others.met(id, err)
 	if err != nil {
 		return nil, err
 	}

@@ -94,7 +94,7 @@ func (v *seat) askAround(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
-	for i, id := range v.known() {
+	for i, id := range v.others.known() {
 		if i < maxAsked && id != v.id {
 			wg.Go(func() { v.host.Greet(ctx, id) })
 		}
@@ -133,7 +133,7 @@ func (v *seat) tidy(dismissed bool) error {
 // excluded reports whether a leader said after that moment, and a moment ago,
 // that this node does not vote.
 func (v *seat) excluded(after time.Time) bool {
-	m, age, ok := v.word()
+	m, age, ok := v.others.word()
 	return ok && m.Leader != "" && age < freshWord && time.Since(after) > age && m.Epoch == v.epoch() && !slices.Contains(m.Voters, v.id)
 }
 

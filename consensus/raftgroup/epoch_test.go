@@ -1,9 +1,11 @@
 package raftgroup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -184,4 +186,62 @@ func TestRecoverOverADamagedLog(t *testing.T) {
 	if _, err := Recover(filepath.Join(c.root, string(testnet.ID(0))), testnet.ID(5), StoreBolt, 6, 1); !errors.Is(err, ErrStoreForeign) {
 		t.Fatalf("log of another node: %v", err)
 	}
+}
+
+// FuzzPreface: whatever a voter says first, it is raft's, a preface, or refused.
+func FuzzPreface(f *testing.F) {
+	for _, seed := range [][]byte{{}, {0}, {prefaceMark}, preface{purposeRoom, 7}.encode(), append(preface{purposeRaft, 1 << 63}.encode(), 1, 2, 3), {prefaceMark, 9, 0, 0, 0, 0, 0, 0, 0, 0}} {
+		f.Add(seed)
+	}
+	layer := newStreams(Config{ID: testnet.ID(0)}, newFailure())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		near, far := net.Pipe()
+		go func() { far.Write(b); far.Close() }()
+		c := &peerConn{Conn: near, layer: layer, closed: make(chan struct{})}
+		defer near.Close()
+		p, err := c.readPreface()
+		switch {
+		case err != nil:
+			if len(b) >= prefaceBytes && b[1] <= purposeRoom || len(b) > 0 && b[0] != prefaceMark {
+				t.Fatalf("%x: %v", b, err)
+			}
+		case b[0] == prefaceMark:
+			if !bytes.HasPrefix(b, p.encode()) {
+				t.Fatalf("%x is %+v", b, p)
+			}
+		default:
+			if rest, err := io.ReadAll(c); err != nil || !bytes.Equal(rest, b) {
+				t.Fatalf("raft is given %x of %x, %v", rest, b, err)
+			}
+		}
+	})
+}
+
+// FuzzMeta: whatever the list of segments holds, it is read or refused.
+func FuzzMeta(f *testing.F) {
+	dir := f.TempDir()
+	m := newWALMeta(dir)
+	if err := m.SetStable([]byte("k"), []byte("v")); err != nil {
+		f.Fatal(err)
+	}
+	whole, err := os.ReadFile(m.path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add([]byte("00000000\n{}"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, metaFile), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m, err := readMeta(dir)
+		if err != nil {
+			return
+		}
+		if err := mend(dir, m); err == nil && len(m.content.State.Segments) > 0 {
+			t.Fatalf("segments that are not there were accepted: %s", b)
+		}
+	})
 }

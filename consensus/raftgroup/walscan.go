@@ -105,6 +105,9 @@ func (s scan) finish(b []byte) (scan, error) {
 		return s, nil
 	}
 	last := (high - 1) &^ 7
+	if last+frameHead > len(rest) {
+		return s, nil // a file that ends within a frame: no list names such a one
+	}
 	if head := binary.LittleEndian.Uint32(rest[last:]); bits.OnesCount32(head^uint32(frameCommit)) <= 1 {
 		return s, fmt.Errorf("%w: from byte %d to %d", errAcknowledged, s.end, s.end+last+frameHead)
 	}

@@ -510,3 +510,17 @@ func BenchmarkWatchers(b *testing.B) {
 		})
 	}
 }
+
+// A place may be inside a record, since events are numbered one by one.
+func TestFromAnyPlace(t *testing.T) {
+	l := newFleetLog()
+	n := newNode(t, l, replica.Options{}, small())
+	l.decide(10, 4, 10)
+	n.applyAll()
+	for seq := range n.store.Cursor().Seq {
+		w := n.hub.Watch(&event.Cursor{Seq: seq}, replica.Filter{})
+		s := &seen{t: t, cursor: event.Cursor{Seq: seq}}
+		s.until(w, n.store.Cursor().Seq)
+		w.Close()
+	}
+}

@@ -301,7 +301,8 @@ func TestOpenGetsPastASilentConnection(t *testing.T) {
 	cable.mend()
 	start := time.Now()
 	mustEcho(t, mustOpen(t, a, b.ID(), echoProtocol), "on a new connection")
-	if took := time.Since(start); took > reuseTimeout+2*time.Second {
+	// Far less than the probe of the connection takes (35 s), on a busy machine too.
+	if took := time.Since(start); took > reuseTimeout+10*time.Second {
 		t.Fatalf("took %s", took)
 	}
 }

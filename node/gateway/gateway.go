@@ -58,7 +58,15 @@ type Config struct {
 	Root    ed25519.PublicKey
 	Version string
 
-	Auth     *auth.Service
+	Auth *auth.Service
+	Knows
+	// Metrics is this node's set, written at /metrics.
+	Metrics *metrics.Set
+	Log     *slog.Logger
+}
+
+// Knows is whom a Gateway asks for what its visitors ask.
+type Knows struct {
 	Fleet    rest.Fleet
 	Past     rest.Past
 	Reads    rest.Reads
@@ -67,9 +75,6 @@ type Config struct {
 	Node     rest.Node
 	// History is this node's copy of the log, for who watches it.
 	History watch.Log
-	// Metrics is this node's set, written at /metrics.
-	Metrics *metrics.Set
-	Log     *slog.Logger
 }
 
 // Gateway is a node's HTTP face.

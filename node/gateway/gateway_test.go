@@ -132,7 +132,7 @@ func (n *node) config() Config {
 	return Config{
 		HTTP: netip.MustParseAddrPort("127.0.0.1:0"), Self: n.key.ID(), Root: n.key.Public(), Version: "1",
 		Auth:  auth.New(auth.Config{Key: n.key, Fleet: "fleet", Directory: n, Forwarder: n, Now: time.Now, Log: log}),
-		Fleet: n, Events: n, Proposer: n, Node: n, History: n, Metrics: metrics.NewSet(), Log: log,
+		Knows: Knows{Fleet: n, Events: n, Proposer: n, Node: n, History: n}, Metrics: metrics.NewSet(), Log: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "console "+r.URL.Path) }),
 	}
 }

@@ -88,9 +88,8 @@ type hub struct {
 	held func(view.Cursor) bool
 	// onTick is called after each tick, without the lock.
 	onTick func([]*client)
-	wake   chan struct{} // somebody came while nobody was here
-	poke   chan struct{} // somebody wants a newer picture
-	fault  string        // the last complaint; of the running goroutine
+	calls
+	fault string // the last complaint; of the running goroutine
 
 	mu      sync.Mutex
 	present int // clients that are authenticated, joined or not
@@ -101,10 +100,16 @@ type hub struct {
 	ring    ring
 }
 
+// calls wake the hub.
+type calls struct {
+	wake chan struct{} // somebody came while nobody was here
+	poke chan struct{} // somebody wants a newer picture
+}
+
 func newHub(fleet Fleet, events Events, times timing, log *slog.Logger) *hub {
 	return &hub{
 		fleet: fleet, events: events, log: log, timing: times,
-		wake: make(chan struct{}, 1), poke: make(chan struct{}, 1),
+		calls:  calls{wake: make(chan struct{}, 1), poke: make(chan struct{}, 1)},
 		joined: map[*client]struct{}{}, next: make(chan struct{}),
 	}
 }
