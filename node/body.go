@@ -73,7 +73,7 @@ func (b *body) assemble(models *views.Views) error {
 	b.seat.others.met = b.met
 	b.auth = auth.New(auth.Config{
 		Key: b.self.key, Fleet: b.self.member.Load().Fleet(), Directory: directory{b.store, b.leader},
-		Forwarder: loginForwarder{b.host}, Now: b.seat.clock.now, Log: b.self.log,
+		Forwarder: loginForwarder{b.host}, Ready: func() bool { return b.standing().Age >= 0 }, Now: b.seat.clock.now, Log: b.self.log,
 	})
 	b.proposer = propose.New(propose.Config{
 		Self: b.self.key.ID(), Boot: b.self.boot, Group: decider{b}, Replica: b.store, Verify: verify(b.auth), Log: b.self.log,

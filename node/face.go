@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -172,6 +173,10 @@ func (w *window) URL() string {
 func verify(service *auth.Service) func(token string) (event.Actor, error) {
 	return func(token string) (event.Actor, error) {
 		p, err := service.Verify(token)
+		if problem, is := errors.AsType[*view.Problem](err); is && problem.Status == http.StatusServiceUnavailable {
+			// It has not caught up after a start; the proposer tries again.
+			return event.Actor{}, event.Refuse(event.CodeNoLeader, "", problem.Next, "%s", problem.Detail)
+		}
 		if err != nil {
 			return event.Actor{}, err
 		}

@@ -422,17 +422,20 @@ func TestASpareTakesTheSeatOfADeadVoter(t *testing.T) {
 	c.vote(a, b, e)
 	c.rename(a, 10)
 	// Another leads, whose Raft never knew the dead one and so does not tell it.
-	if l := leaderOf(a, b, e); l != nil {
-		if err := l.seat().Transfer(t.Context(), ""); err != nil {
-			t.Fatal(err)
+	eventually(t, "another leads", func() error {
+		l := leaderOf(a, b, e)
+		if l == nil {
+			return errors.New("nobody leads")
 		}
-	}
+		return l.seat().Transfer(t.Context(), "")
+	})
 
 	c.start(d)
 	c.agree(a, b, d, e)
 	eventually(t, "the one that is back knows that it does not vote", func() error {
-		if s, ok := d.seat().status(); !ok || len(s.Voters) > 0 {
-			return fmt.Errorf("it has a seat: %v, in a group of %v", ok, s.Voters)
+		if s, ok := d.seat().status(); !ok || s.Member(d.ID()) {
+			m, age, heard := d.assembled().follower.Latest()
+			return fmt.Errorf("it has a seat: %v, %s in a group of %v, leader heard %v ago; mark %+v, %v, %v", ok, s.State, s.Voters, s.LastContact, m, age, heard)
 		}
 		return nil
 	})

@@ -47,6 +47,11 @@ func (v *seat) run(ctx context.Context) error {
 			return err
 		}
 		unsure = unsure && v.hasLog()
+		if v.outdated() { // also when this node never sat: it must know after a restart
+			if err := v.epochs.save(v.epochs.seatedIn()); err != nil {
+				return err
+			}
+		}
 		if v.entitled() && !v.outdated() && !unsure {
 			err := v.sit(ctx, changed)
 			switch {

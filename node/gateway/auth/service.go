@@ -33,6 +33,10 @@ type Config struct {
 	// Directory is the replicated state; Forwarder reaches voters.
 	Directory Directory
 	Forwarder Forwarder
+	// Ready reports whether the directory has come up to what the fleet decides
+	// now. After a start it may know less, and then a token that it cannot judge
+	// is not called bad. Nil is always.
+	Ready func() bool
 	// Now is the wall clock.
 	Now func() time.Time
 	Log *slog.Logger
@@ -45,6 +49,7 @@ type Service struct {
 	fleet     ident.FleetID
 	directory Directory
 	forwarder Forwarder
+	ready     func() bool
 	now       func() time.Time
 	log       *slog.Logger
 	parser    *jwt.Parser
@@ -62,12 +67,16 @@ type grant struct {
 
 // New makes a Service.
 func New(cfg Config) *Service {
+	if cfg.Ready == nil {
+		cfg.Ready = func() bool { return true }
+	}
 	return &Service{
 		key:       cfg.Key,
 		self:      cfg.Key.ID(),
 		fleet:     cfg.Fleet,
 		directory: cfg.Directory,
 		forwarder: cfg.Forwarder,
+		ready:     cfg.Ready,
 		now:       cfg.Now,
 		log:       cfg.Log,
 		parser:    newParser(cfg.Fleet, cfg.Now),

@@ -52,8 +52,24 @@ func sign(key ident.Key, fleet ident.FleetID, person string, scopes []string, no
 	return text, expires, err
 }
 
+var errIssuer = errors.New("issuer is no voter")
+
+// unknown is the refusal of what the directory does not know, or, where it has
+// not caught up after a start, that it cannot tell yet: nobody is logged out
+// because a node was.
+func (s *Service) unknown(refusal *view.Problem) *view.Problem {
+	if s.ready() {
+		return refusal
+	}
+	return &view.Problem{Status: 503, Code: "not_ready", Detail: "this node has just started and has not caught up with the fleet, so it cannot judge this token yet",
+		Next: "try again in a moment, or at another node", RetryAfterMillis: notReadyMillis}
+}
+
+// notReadyMillis is when to ask a node again that has just started.
+const notReadyMillis = 1000
+
 // Verify checks a token and returns whose it is. Errors are *view.Problem with
-// status 401.
+// status 401, or 503 and "not_ready" while the node cannot tell.
 func (s *Service) Verify(token string) (Principal, error) {
 	if token == "" || len(token) > maxTokenBytes {
 		return Principal{}, unauthenticated("there is no token, or it is not one of this fleet", logInAgain)
@@ -71,12 +87,15 @@ func (s *Service) Verify(token string) (Principal, error) {
 		}
 		var ok bool
 		if key, ok = s.directory.KeyOf(kid); !ok {
-			return nil, errors.New("issuer is no voter")
+			return nil, errIssuer
 		}
 		issuer = kid
 		return key, nil
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errIssuer):
+		return Principal{}, s.unknown(unauthenticated(explain(err), logInAgain))
+	case err != nil:
 		return Principal{}, unauthenticated(explain(err), logInAgain)
 	}
 	if c.Issuer != string(issuer) || c.IssuedAt == nil || c.ExpiresAt.Sub(c.IssuedAt.Time) > TokenTTL {
@@ -127,7 +146,7 @@ func (s *Service) Still(p Principal) error {
 func (s *Service) current(p Principal) (Principal, error) {
 	person, ok := s.directory.Person(p.Person)
 	if !ok {
-		return Principal{}, unauthenticated("this person is not, or no longer, of the fleet", "ask an admin")
+		return Principal{}, s.unknown(unauthenticated("this person is not, or no longer, of the fleet", "ask an admin"))
 	}
 	p.Scopes = both(p.Scopes, person.Scopes)
 	if len(p.Scopes) == 0 {

@@ -279,3 +279,30 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// A node that has just started and lags says so; it does not log people out. What
+// it can judge, it judges.
+func TestANodeThatLagsCallsNoTokenBad(t *testing.T) {
+	w := newWorld(t)
+	token := w.login(t, w.a).Token
+	forged := w.genuine()
+	forged.sign = func(text string) []byte { return signWith(newKey(t), text) }
+	lags := true
+	late := New(Config{Key: newKey(t), Fleet: w.fleet, Directory: w, Ready: func() bool { return !lags }, Now: w.clock, Log: w.a.log})
+	if _, err := late.Verify(token); err != nil {
+		t.Fatalf("a token that it can judge: %v", err)
+	}
+	_, err := late.Verify(forged.String())
+	refused(t, err, 401, "unauthenticated")
+
+	w.put("anna", w.anna)
+	_, err = late.Verify(token)
+	refused(t, err, 503, "not_ready")
+	w.put("anna", w.anna, "viewer")
+	w.demote(w.a)
+	_, err = late.Verify(token)
+	refused(t, err, 503, "not_ready")
+	lags = false
+	_, err = late.Verify(token)
+	refused(t, err, 401, "unauthenticated")
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"skein/mesh/ident"
 	"skein/mesh/member"
 	"skein/mesh/presence"
+	"skein/node/gateway/auth"
 	"skein/node/gateway/view"
 	"skein/node/survey"
 )
@@ -470,6 +472,37 @@ func TestBackups(t *testing.T) {
 	}
 	if err == nil {
 		t.Error("a backup that was cut arrived as if it were whole")
+	}
+}
+
+// A backup may take longer than any other answer, as long as it moves.
+func TestALongBackup(t *testing.T) {
+	const piece, pieces, every = 1 << 10, 10, 40 * time.Millisecond
+	f := newFleet(t)
+	f.backup = func(_ context.Context, w io.Writer) error {
+		for range pieces {
+			if _, err := io.WriteString(w, strings.Repeat("x", piece)); err != nil {
+				return err
+			}
+			w.(*steady).control.Flush()
+			time.Sleep(every)
+		}
+		return nil
+	}
+	s, _ := f.server(t, nil)
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.ServeHTTP(w, r.WithContext(auth.WithLocal(r.Context())))
+	}))
+	h.Config.WriteTimeout = 2 * every
+	h.Start()
+	t.Cleanup(h.Close)
+	resp, err := h.Client().Get(h.URL + "/api/v1/backup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got, err := io.Copy(io.Discard, resp.Body); err != nil || got != piece*pieces {
+		t.Fatalf("%d bytes of %d: %v", got, piece*pieces, err)
 	}
 }
 

@@ -51,10 +51,10 @@ func ParseAt(text string) (At, error) {
 		return At{Seq: seq}, nil
 	}
 	t, err := time.Parse(time.RFC3339, text)
-	if err != nil || t.Year() < 1970 || t.Year() > 9999 {
+	if t = t.UTC(); err != nil || t.Year() < 1970 || t.Year() > 9999 {
 		return At{}, errAt
 	}
-	return At{Time: t.UTC()}, nil
+	return At{Time: t}, nil
 }
 
 // String is the moment as ParseAt reads it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 
 	"github.com/coder/websocket"
 
@@ -169,7 +170,11 @@ func endBadMessage(err error) *ending {
 	return &ending{websocket.StatusPolicyViolation, "invalid", err.Error(), "load the console again"}
 }
 
+// endUnauthenticated ends what has no good token, or none that can be judged yet.
 func endUnauthenticated(err error) *ending {
+	if p, is := asProblem(err); is && p.Status == http.StatusServiceUnavailable {
+		return &ending{websocket.StatusTryAgainLater, p.Code, p.Detail, p.Next}
+	}
 	e := &ending{4401, "unauthenticated", "the token is not good", "log in again"}
 	if p, is := asProblem(err); is {
 		e.message, e.next = p.Detail, p.Next

@@ -301,7 +301,7 @@ func FuzzDecodeClient(f *testing.F) {
 	for _, text := range []string{
 		`{"type":"auth","token":"t"}`, `{"type":"watch","cursor":null,"events":100}`,
 		`{"type":"watch","cursor":{"history":"h","seq":18446744073709551615,"hash":"00"},"events":0}`,
-		`{"type":"watch","events":-1}`, `[]`, `null`, `{"type":["auth"]}`, "\x00", `{"type":"watch","cursor":{"seq":1e99}}`,
+		`{"type":"at","at":"7"}`, `{"type":"at","at":"2026-01-01T00:00:00Z"}`, `{"type":"at","at":"x"}`, `{"type":"watch","events":-1}`, `[]`, `null`, `{"type":["auth"]}`, "\x00", `{"type":"watch","cursor":{"seq":1e99}}`,
 	} {
 		f.Add([]byte(text))
 	}
@@ -315,6 +315,10 @@ func FuzzDecodeClient(f *testing.F) {
 		}
 		switch m.Type {
 		case "auth":
+		case "at":
+			if _, err := view.ParseAt(m.At); err != nil {
+				t.Fatalf("accepted %+v: %v", m, err)
+			}
 		case "watch":
 			if *m.Events < 0 || *m.Events > maxEvents || m.Cursor != nil && m.Cursor.History == "" {
 				t.Fatalf("accepted %+v", m)
