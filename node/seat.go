@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"skein/consensus/event"
@@ -55,6 +56,8 @@ type seat struct {
 	host  *link.Host
 	log   *slog.Logger
 	clock *clock
+	// unsure: see errUnsure.
+	unsure atomic.Bool
 	// epochs tells of a fleet that was recovered without this node.
 	epochs *epochs
 	others others
@@ -186,8 +189,9 @@ func (v *seat) Leader() (ident.NodeID, bool) {
 func (v *seat) standing() follow.Standing {
 	s, ok := v.status()
 	if !ok {
-		// A voter that has just started waits for its seat: see raftAlone.
-		return follow.Standing{Fed: !v.outdated() && (v.me().Voter || v.lostCopy())}
+		// Who has a Raft log waits for its seat, whatever an old copy says: see
+		// raftAlone.
+		return follow.Standing{Fed: !v.outdated() && v.hasLog() && !v.unsure.Load()}
 	}
 	out := follow.Standing{Fed: v.fed(s), Leader: s.Leader, Epoch: v.epoch(), Term: s.Term, Index: s.Commit, Voters: s.Voters}
 	if s.State == raftgroup.Leader && !s.Ready {
@@ -201,6 +205,9 @@ func (v *seat) fed(s raftgroup.Status) bool {
 	v.mu.Lock()
 	sitting := time.Since(v.since)
 	v.mu.Unlock()
+	if s.State == raftgroup.Stopped {
+		return true // it is just starting, or ending
+	}
 	return s.Member(v.id) && (s.State == raftgroup.Leader || sitting < v.alone || s.LastContact >= 0 && s.LastContact < v.alone)
 }
 

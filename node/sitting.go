@@ -20,6 +20,10 @@ const (
 	maxAsked   = 64
 	// lookAround is how often a seat is looked at without a sign of change.
 	lookAround = 2 * time.Second
+	// lostLog is how long a voter without a Raft log follows others before it says
+	// that its log is gone: an admin may have withdrawn it meanwhile, which is the
+	// cure, and its own copy is of before.
+	lostLog = 5 * time.Second
 	// freshWord is how old a leader's mark may be that is to say who votes.
 	freshWord = 10 * time.Second
 )
@@ -37,27 +41,30 @@ var (
 func (v *seat) run(ctx context.Context) error {
 	changed, release := v.store.Subscribe()
 	defer release()
-	began, unsure := time.Now(), false
+	began := time.Now()
 	if v.hasLog() {
 		v.askAround(ctx)
 	}
 	for ctx.Err() == nil {
 		later := v.epochs.next()
-		if err := v.tidy(unsure && v.excluded(began)); err != nil {
+		if err := v.tidy(v.unsure.Load() && v.excluded(began)); err != nil {
 			return err
 		}
-		unsure = unsure && v.hasLog()
+		if !v.hasLog() {
+			v.unsure.Store(false)
+		}
 		if v.outdated() { // also when this node never sat: it must know after a restart
 			if err := v.epochs.save(v.epochs.seatedIn()); err != nil {
 				return err
 			}
 		}
-		if v.entitled() && !v.outdated() && !unsure {
+		asking := v.me().Voter && !v.hasLog() && time.Since(began) < lostLog
+		if v.entitled() && !v.outdated() && !v.unsure.Load() && !asking {
 			err := v.sit(ctx, changed)
 			switch {
 			case errors.Is(err, errUnsure):
 				v.log.Warn("this node may have been replaced while it was away; it asks before it votes", "err", err)
-				unsure = true
+				v.unsure.Store(true)
 			case err != nil:
 				return err
 			}
@@ -215,10 +222,19 @@ func (v *seat) over(epoch uint64) error {
 	switch {
 	case v.outdated(), v.epoch() != epoch:
 		return errOutdated
-	case !v.entitled():
+	case !v.entitled() && !v.replaying():
 		return errNotEntitled
 	}
 	return nil
+}
+
+// replaying: this node's copy is behind its own Raft log, as after a power cut,
+// and so shows the past. It may be one in which the node did not vote yet, and a
+// voter that took it for its removal would throw away what it acknowledged.
+func (v *seat) replaying() bool {
+	s, ok := v.status()
+	index, _ := v.store.Applied()
+	return !ok || s.State == raftgroup.Stopped || s.Member(v.id) && index < s.LastIndex
 }
 
 // dismissed: the leader removed this node while it was away. Its own Raft log

@@ -84,6 +84,7 @@ func TestWhoIsLetIn(t *testing.T) {
 		status websocket.StatusCode
 		code   string
 	}{
+		"not judged yet":      {[]string{`{"type":"auth","token":"early"}`}, 1013, "not_ready"},
 		"bad token":           {[]string{`{"type":"auth","token":"forged"}`}, 4401, "unauthenticated"},
 		"no token":            {[]string{`{"type":"auth"}`}, 4401, "unauthenticated"},
 		"may not read":        {[]string{`{"type":"auth","token":"blind"}`}, 4403, "not_allowed"},

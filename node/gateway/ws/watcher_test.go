@@ -303,6 +303,7 @@ func TestWhoMayWatchEvents(t *testing.T) {
 		"no such token":  {[]string{`{"type":"auth","token":"forged"}`}, 4401, "unauthenticated"},
 		"no token":       {[]string{`{"type":"auth"}`}, 4401, "unauthenticated"},
 		"may not read":   {[]string{`{"type":"auth","token":"blind"}`}, 4403, "not_allowed"},
+		"not judged yet": {[]string{`{"type":"auth","token":"early"}`}, websocket.StatusTryAgainLater, "not_ready"},
 		"watch first":    {[]string{`{"type":"watch"}`}, websocket.StatusPolicyViolation, "invalid"},
 		"not JSON":       {[]string{`{`}, websocket.StatusPolicyViolation, "invalid"},
 		"strange cursor": {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","cursor":{"seq":1}}`}, websocket.StatusPolicyViolation, "invalid"},

@@ -194,6 +194,9 @@ func (g *gate) Verify(token string) (auth.Principal, error) {
 	case "blind":
 		return auth.Principal{Person: "bert", Scopes: []string{"other"}}, nil
 	}
+	if token == "early" {
+		return auth.Principal{}, &view.Problem{Status: 503, Code: "not_ready", Detail: "just started", Next: "try again"}
+	}
 	return auth.Principal{}, &view.Problem{Status: 401, Code: "unauthenticated", Detail: "no such token", Next: "log in again"}
 }
 

@@ -20,6 +20,9 @@ const (
 	failover = 10 * time.Second
 	// frozen is how long the leader's disk hangs.
 	frozen = 30 * time.Second
+	// caughtUp is how soon a voter that was away holds what it missed: Raft asks
+	// one that did not answer only every ten seconds or so.
+	caughtUp = time.Minute
 	// fullLeave is what is left on a full disk: less than the reserve.
 	fullLeave = 16 << 20
 )
@@ -31,6 +34,7 @@ func TestFailingDisks(t *testing.T) {
 	t.Parallel()
 	h := build(t, rig.Skein(t), 3, 1, "bolt")
 	load := h.StartLoad("load", 4)
+	checked := uint64(0)
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *house, *trial.Load)
@@ -46,12 +50,13 @@ func TestFailingDisks(t *testing.T) {
 		ok := t.Run(c.name, func(t *testing.T) {
 			load.Await(10, settle)
 			c.run(t, h.in(t), load)
-			h.in(t).whole(load, 0)
+			checked = h.in(t).whole(load, checked)
 		})
 		if !ok {
 			return // the fleet is not what the next one expects
 		}
 	}
+	h.whole(load, 0)
 	for what, n := range load.Strange() {
 		t.Errorf("%d times: %s", n, what)
 	}
@@ -59,8 +64,9 @@ func TestFailingDisks(t *testing.T) {
 }
 
 // whole checks that everything is as if nothing had happened: every node runs,
-// holds all that was acknowledged after since, and has the same state.
-func (h *house) whole(load *trial.Load, since uint64) {
+// holds all that was acknowledged after since, and has the same state. It returns
+// the last event.
+func (h *house) whole(load *trial.Load, since uint64) (agreed uint64) {
 	h.t.Helper()
 	h.back(load)
 	for _, r := range h.Robots {
@@ -69,9 +75,13 @@ func (h *house) whole(load *trial.Load, since uint64) {
 		}
 	}
 	load.Paused(func() {
-		h.AwaitHeld(h.Robots, load.Acks(), since, settle)
-		h.AwaitAgreement(h.Robots, settle)
+		start := time.Now()
+		h.AwaitHeld(h.Robots, load.Acks(), since, caughtUp)
+		held := time.Since(start)
+		agreed = h.AwaitAgreement(h.Robots, settle).Seq
+		h.t.Logf("all hold all %v after the last change, and agree after %v", held.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
 	})
+	return agreed
 }
 
 // others are the voters but for these.
