@@ -21,6 +21,10 @@ func TestRevokedVoterMintsNobody(t *testing.T) {
 	lan := rig.New(t, 5)
 	f := Found(t, rig.Skein(t), "geese", lan.Hosts[:4], 3)
 	stolen, loyal := f.Robots[2], []*Robot{f.Robots[0], f.Robots[1], f.Robots[3]}
+	rig.Wait(t, settle, "the robot that will be stolen has noted addresses", func() error {
+		_, err := os.Stat(filepath.Join(stolen.Data(), "peers.json"))
+		return err
+	})
 	stolen.Kill()
 	f.Admin("node", "revoke", stolen.Name, "--yes", "--reason", "stolen")
 
