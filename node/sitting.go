@@ -59,7 +59,7 @@ func (v *seat) run(ctx context.Context) error {
 			}
 		}
 		asking := v.me().Voter && !v.hasLog() && time.Since(began) < lostLog
-		if v.entitled() && !v.outdated() && !v.unsure.Load() && !asking {
+		if (v.entitled() || v.hasLog()) && !v.outdated() && !v.unsure.Load() && !asking && v.informed(began) {
 			err := v.sit(ctx, changed)
 			switch {
 			case errors.Is(err, errUnsure):
@@ -88,10 +88,27 @@ func (v *seat) hasLog() bool {
 	return err == nil
 }
 
-// epoch counts how often the fleet was recovered, as far as this node's copy goes.
+// epoch counts how often the fleet was recovered, as far as this node knows: a
+// copy that a power cut has set back may lack what its Raft log still holds.
 func (v *seat) epoch() (n uint64) {
 	v.store.View(func(s *fleet.State) { n = s.Recoveries() })
+	if v.hasLog() {
+		n = max(n, v.epochs.seatedIn())
+	}
 	return n
+}
+
+// informed reports whether what this node's copy says of its vote is of now. A
+// node with a Raft log learns from that: see replaying. Without one, the copy may
+// be old, or pass through the past while it is fetched, and who had a seat in the
+// past would get one with a blank log: a voter that has forgotten its votes. The
+// copy counts when it has reached what a leader said after began.
+func (v *seat) informed(began time.Time) bool {
+	if v.hasLog() {
+		return true
+	}
+	m, age, ok := v.others.word()
+	return ok && m.Leader != "" && age < freshWord && time.Since(began) > age && m.Epoch == v.epoch() && v.store.Cursor().Seq >= m.Seq
 }
 
 // outdated reports whether somebody knows of a later epoch.
@@ -166,6 +183,9 @@ func (v *seat) open(epoch uint64) (*raftgroup.Group, error) {
 // sit runs a group for as long as the node is entitled to one.
 func (v *seat) sit(ctx context.Context, changed <-chan struct{}) error {
 	epoch := v.epoch()
+	if v.hasLog() && !v.me().Voter && v.epochs.seatedIn() < epoch {
+		return nil // the recovery was heard of only now: see tidy
+	}
 	if err := v.epochs.save(epoch); err != nil {
 		return err
 	}
@@ -220,7 +240,7 @@ var (
 // over is why this node must give up its seat, nil if it may stay.
 func (v *seat) over(epoch uint64) error {
 	switch {
-	case v.outdated(), v.epoch() != epoch:
+	case v.outdated(), v.epoch() > epoch:
 		return errOutdated
 	case !v.entitled() && !v.replaying():
 		return errNotEntitled

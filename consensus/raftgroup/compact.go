@@ -88,6 +88,10 @@ func (g *Group) holdBack() {
 type backlog struct {
 	// applied is the last entry that it took.
 	applied atomic.Uint64
+	// since is when it was given the entry it works on, in nanoseconds after start;
+	// 0 when it has none.
+	since atomic.Int64
+	start time.Time
 	// progress has a value when that changed.
 	progress chan struct{}
 	// stopping is closed when the group ends.
@@ -95,12 +99,27 @@ type backlog struct {
 }
 
 func newBacklog() *backlog {
-	return &backlog{progress: make(chan struct{}, 1), stopping: make(chan struct{})}
+	return &backlog{start: time.Now(), progress: make(chan struct{}, 1), stopping: make(chan struct{})}
+}
+
+// begin notes that the machine is given an entry.
+func (b *backlog) begin() { b.since.Store(max(1, int64(time.Since(b.start)))) }
+
+// stalledFor is how long the machine has worked on one entry; 0 when it has none.
+// It writes to the disk of the log: while it hangs there, no write of the log is
+// under way that could be seen to hang.
+func (b *backlog) stalledFor() time.Duration {
+	since := b.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(b.start) - time.Duration(since)
 }
 
 // progressed notes that the machine has taken entry index.
 func (b *backlog) progressed(index uint64) {
 	b.applied.Store(index)
+	b.since.Store(0)
 	select {
 	case b.progress <- struct{}{}:
 	default:

@@ -32,6 +32,7 @@ func (m *fsm) Apply(l *raft.Log) any {
 	if err := m.failure.get(); err != nil {
 		return applied{err: err}
 	}
+	m.backlog.begin()
 	outcomes, err := m.machine.ApplyEntry(l.Index, l.Term, l.Data)
 	if err != nil {
 		err = fmt.Errorf("%w: entry %d: %w", ErrMachine, l.Index, err)

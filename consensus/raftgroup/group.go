@@ -403,8 +403,8 @@ func (g *Group) watchDisk(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if took := g.stores.log.stalledFor(); took > g.cfg.Timings.Stall {
-			g.failure.set(fmt.Errorf("%w: a write in %s takes longer than %s; check the disk and start again, another voter leads meanwhile",
+		if took := max(g.stores.log.stalledFor(), g.backlog.stalledFor()); took > g.cfg.Timings.Stall {
+			g.failure.set(fmt.Errorf("%w: a write in %s, or beside it, takes longer than %s; check the disk and start again, another voter leads meanwhile",
 				ErrStoreStalled, g.cfg.Dir, g.cfg.Timings.Stall))
 			return
 		}

@@ -109,22 +109,27 @@ func (h *house) ended(r *trial.Robot, limit time.Duration, words ...string) {
 	}
 }
 
-// newLeader waits until somebody else leads and changes are acknowledged.
+// newLeader waits until somebody else leads, by the word of the others, and
+// changes are acknowledged.
 func (h *house) newLeader(old *trial.Robot, load *trial.Load) {
 	h.t.Helper()
-	start := time.Now()
-	for {
-		load.Await(1, failover)
-		now := h.Leader()
-		took := time.Since(start)
-		if now != old {
-			h.t.Logf("%s leads instead of %s after %v at most", now.Name, old.Name, took.Round(10*time.Millisecond))
-			return
+	var now string
+	took := rig.Wait(h.t, failover, "somebody else leads than "+old.Name, func() error {
+		for _, r := range h.others(old) {
+			ctx, cancel := context.WithTimeout(h.t.Context(), time.Second)
+			header, err := h.Face(r).Fleet(ctx)
+			cancel()
+			switch {
+			case err != nil:
+				return fmt.Errorf("%s: %w", r.Name, err)
+			case header.Leader == nil || header.Leader.Name == old.Name:
+				return fmt.Errorf("%s sees the leader %v", r.Name, header.Leader)
+			}
+			now = header.Leader.Name
 		}
-		if took > failover {
-			h.t.Fatalf("%s still leads after %v", old.Name, took)
-		}
-	}
+		return nil
+	})
+	h.t.Logf("%s leads instead of %s after %v, and decides after %v more", now, old.Name, took.Round(10*time.Millisecond), load.Await(1, failover-took).Round(10*time.Millisecond))
 }
 
 // failedSync: with one voter away, whatever is acknowledged is on the disk of
@@ -250,7 +255,7 @@ func frozenLeader(t *testing.T, h *house, load *trial.Load) {
 	h.disks[leader].Freeze()
 	start := time.Now()
 	h.newLeader(leader, load)
-	load.Await(100, settle)
+	load.Await(20, settle) // each writer asks the hung one too, and waits in vain
 	wait(t, frozen-time.Since(start))
 	h.disks[leader].Thaw()
 	h.ended(leader, 5*time.Second, "hangs")
