@@ -24,6 +24,9 @@ var ErrKilled = errors.New("killed")
 // ErrRevoked: an admin has revoked this node.
 var ErrRevoked = errors.New("this robot was revoked")
 
+// ErrUpgrade: this build is too old for what the fleet has decided.
+var ErrUpgrade = replica.ErrUpgrade
+
 // Node is one node. Make it with New, then call Run once.
 type Node struct {
 	self  *self

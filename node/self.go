@@ -54,7 +54,7 @@ func openSelf(cfg config.Config, version string, log *slog.Logger) (*self, error
 }
 
 func readSelf(cfg config.Config, version string, log *slog.Logger, dir *datadir.Dir) (*self, error) {
-	s := &self{cfg: cfg, version: version, log: log, dir: dir, now: time.Now, level: event.Level, alone: raftAlone}
+	s := &self{cfg: cfg, version: version, log: log, dir: dir, now: machineClock, level: event.Level, alone: raftAlone}
 	var err error
 	if s.boot, err = nextBoot(dir.Boots()); err != nil {
 		return nil, err

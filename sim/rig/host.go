@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits of the clients that reach into a host.
@@ -170,20 +172,54 @@ func (h *Host) Readdress(addr netip.Addr) {
 	}
 }
 
-// announce makes the kernel broadcast an ARP question, which tells every
-// neighbour that knew this address by another host's card; DHCP clients do the
-// same.
+// Swap exchanges the addresses of two hosts, as after a mix-up of leases. For a
+// moment nobody has either. Connections of both are dead, and who asks for an
+// address meets the other host.
+func (r *Rig) Swap(a, b *Host) {
+	r.t.Helper()
+	for _, h := range []*Host{a, b} {
+		if err := ip(h.namespace, "addr flush dev eth0 scope global"); err != nil {
+			r.t.Fatalf("rig: take the address of host %s: %v", h.Name, err)
+		}
+	}
+	a.addr, b.addr = b.addr, a.addr
+	for _, h := range []*Host{a, b} {
+		if err := ip(h.namespace, addressLines(h.addr)...); err != nil {
+			r.t.Fatalf("rig: give host %s another address: %v", h.Name, err)
+		}
+	}
+	for _, h := range []*Host{a, b} {
+		if err := h.announce(); err != nil {
+			r.t.Fatalf("rig: announce the new address of host %s: %v", h.Name, err)
+		}
+	}
+}
+
+// announce broadcasts a gratuitous ARP question, which tells every neighbour that
+// knew this address by another host's card; DHCP clients do the same. Neighbours
+// heed it at once, also when they learned of the other card a moment ago.
 func (h *Host) announce() error {
-	nowhere := net.UDPAddr{IP: net.IPv4(10, 77, 255, 254), Port: 9}
 	return h.Do(func() error {
-		conn, err := net.DialUDP("udp4", nil, &nowhere)
+		card, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
-		_, err = conn.Write([]byte{0})
-		return err
+		socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(socket)
+		everybody := unix.SockaddrLinklayer{Protocol: 0x0608, Ifindex: card.Index, Halen: 6, // ARP, in network order
+			Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+		return unix.Sendto(socket, gratuitous(card.HardwareAddr, h.addr), 0, &everybody)
 	})
+}
+
+// gratuitous is an ARP question (RFC 826) for the asker's own address.
+func gratuitous(card net.HardwareAddr, addr netip.Addr) []byte {
+	b := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, their lengths, a question
+	b = append(append(b, card...), addr.AsSlice()...)
+	return append(append(b, make([]byte, 6)...), addr.AsSlice()...)
 }
 
 // Traffic is what an interface has carried, in bytes of whole Ethernet frames.

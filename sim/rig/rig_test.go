@@ -204,6 +204,13 @@ func TestReaddress(t *testing.T) {
 	two.Readdress(fresh)
 	expect(fresh, "h3")
 	expect(one.Addr(), "h2")
+	was := one.Addr()
+	r.Swap(one, two)
+	if one.Addr() != fresh || two.Addr() != was {
+		t.Errorf("after the exchange h2 is at %s and h3 at %s, want %s and %s", one.Addr(), two.Addr(), fresh, was)
+	}
+	expect(fresh, "h2")
+	expect(was, "h3")
 }
 
 func TestProcesses(t *testing.T) {

@@ -103,6 +103,12 @@ func (r *Robot) Data() string { return filepath.Join(r.Dir, "data") }
 // Boot starts the robot's node.
 func (r *Robot) Boot() { r.Process = r.Start(r.fleet.skein, "run", "--config", r.config) }
 
+// BootAs starts the robot's node with another build of the program, with
+// variables ("NAME=value") in its environment.
+func (r *Robot) BootAs(skein string, variables ...string) {
+	r.Process = r.Start("env", append(variables, skein, "run", "--config", r.config)...)
+}
+
 // BootInjected starts the robot's node under strace, which tampers with its
 // system calls: see rig.Host.StartInjected.
 func (r *Robot) BootInjected(rules ...string) (i *rig.Injection) {

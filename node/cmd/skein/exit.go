@@ -120,6 +120,9 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*config.Error](err); ok {
 		return exitUsage
 	}
+	if errors.Is(err, node.ErrUpgrade) { // the fault in it is of the log, not of the command
+		return exitFailed
+	}
 	if p, ok := errors.AsType[*view.Problem](err); ok {
 		return codeOf(p.Code, p.Status)
 	}
