@@ -15,8 +15,13 @@ import (
 )
 
 // everything is all that views can say, in a form that can be compared.
-func everything(v *views.Views) string {
-	all := map[string]any{"overview": v.Overview(), "groups": v.Groups(), "deployments": v.Deployments(), "alerts": v.Alerts()}
+func everything(v *views.Views, s *fleet.State) string {
+	all := map[string]any{"overview": v.Overview(), "groups": v.Groups(), "deployments": v.Deployments(), "alerts": v.Alerts(), "members": v.Members()}
+	for _, r := range s.Robots() {
+		if id, ok := v.Named(r.Name); ok {
+			all["robot "+r.Name] = id
+		}
+	}
 	for _, g := range v.Groups() {
 		all["group "+g.Name], _ = v.Group(g.Name)
 	}
@@ -57,7 +62,7 @@ func TestJudge(t *testing.T) {
 			kept.Applied(s, events)
 			rebuilt := views.New()
 			rebuilt.Reset(s)
-			if got, want := everything(kept), everything(rebuilt); got != want {
+			if got, want := everything(kept, s), everything(rebuilt, s); got != want {
 				t.Fatalf("entry %d, after %s\nkept up to date: %s\nbuilt anew: %s", i, types(events), got, want)
 			}
 			for _, a := range kept.Alerts() {

@@ -15,16 +15,18 @@ import (
 const unhealthyAfter = 3
 
 // part is what one node adds to the views. Nodes that are no members, or whose
-// robot has not registered, add nothing but their vote.
+// robot has not registered, count nowhere; they have a vote, a name and groups.
 type part struct {
-	// counts: it is a member's robot, so all but voter below has a meaning.
+	// counts: it is a member's robot, so all from kind on has a meaning.
 	counts bool
+	member bool
 	voter  bool
+	// name is the robot's, or that under which its node was admitted.
+	name   string
+	groups []string
 
-	name    string
 	kind    event.RobotType
 	version string
-	groups  []string
 	online  bool
 	// quiet: it was online before and is not. quietSince is since when.
 	quiet      bool
@@ -38,14 +40,18 @@ type part struct {
 
 // partOf is what a node adds in a state.
 func partOf(s *fleet.State, id ident.NodeID) part {
-	n, _ := s.Node(id)
-	p := part{voter: n.Voter}
+	n, known := s.Node(id)
+	p := part{member: known && n.Member(), voter: n.Voter, name: n.Name}
 	r, ok := s.Robot(id)
-	if !ok || !n.Member() {
+	if !ok {
+		return p
+	}
+	p.name, p.groups = r.Name, r.Groups
+	if !p.member {
 		return p
 	}
 	p.counts = true
-	p.name, p.kind, p.version, p.groups = r.Name, r.Type, r.Version, r.Groups
+	p.kind, p.version = r.Type, r.Version
 	p.online = r.Online
 	if p.quiet = !r.Online && !r.OfflineAt.IsZero(); p.quiet {
 		p.quietSince = r.StatusSince
@@ -65,7 +71,7 @@ func (p part) equal(q part) bool {
 
 // same is equal but for the groups, which cannot be compared with ==.
 func (p part) same(q part) bool {
-	return p.counts == q.counts && p.voter == q.voter && p.name == q.name && p.kind == q.kind && p.version == q.version &&
+	return p.counts == q.counts && p.member == q.member && p.voter == q.voter && p.name == q.name && p.kind == q.kind && p.version == q.version &&
 		p.online == q.online && p.quiet == q.quiet && p.quietSince.Equal(q.quietSince) &&
 		p.stage == q.stage && p.stageSince.Equal(q.stageSince) && p.failures == q.failures && p.failure == q.failure &&
 		p.deployed == q.deployed

@@ -14,18 +14,22 @@ import (
 
 // Views are the read models of one state. The zero Views is not ready; use New.
 type Views struct {
-	parts       map[ident.NodeID]part
-	all         Tally
+	parts map[ident.NodeID]part
+	all   Tally
+	// named are the robots that count, by name.
+	named       map[string][]ident.NodeID
 	groups      map[string]*group
 	deployments map[string]*deployment
 	// alerts are those about robots.
 	alerts map[alertKey]Alert
 	// severities counts alerts.
 	severities map[Severity]int
-	// voters counts nodes that vote; quietVoters those of them that are not heard.
-	voters, quietVoters int
+	// members counts nodes that belong to the fleet, voters those that vote, and
+	// quietVoters those of these that are not heard.
+	members, voters, quietVoters int
 	// touched is reused from one Applied to the next.
 	touched map[ident.NodeID]bool
+	turns
 }
 
 type alertKey struct {
@@ -54,14 +58,17 @@ func New() *Views {
 	return v
 }
 
+// clear forgets everything. Turns go on: what was kept by them is out of date.
 func (v *Views) clear() {
+	v.anew()
 	v.parts = map[ident.NodeID]part{}
 	v.all = newTally()
+	v.named = map[string][]ident.NodeID{}
 	v.groups = map[string]*group{}
 	v.deployments = map[string]*deployment{}
 	v.alerts = map[alertKey]Alert{}
 	v.severities = map[Severity]int{}
-	v.voters, v.quietVoters = 0, 0
+	v.members, v.voters, v.quietVoters = 0, 0, 0
 }
 
 // Reset builds the views anew from a state; it implements replica.Observer.
@@ -80,6 +87,7 @@ func (v *Views) Reset(s *fleet.State) {
 // and for a deleted group as much as its robots.
 func (v *Views) Applied(s *fleet.State, events []event.Event) {
 	clear(v.touched)
+	v.now++
 	for i := range events {
 		e := &events[i]
 		switch {
@@ -92,8 +100,13 @@ func (v *Views) Applied(s *fleet.State, events []event.Event) {
 			v.regroup(s, e)
 		}
 	}
+	v.next(v.touched)
+	voters, quiet := v.voters, v.quietVoters
 	for id := range v.touched {
 		v.refresh(s, id)
+	}
+	if voters != v.voters || quiet != v.quietVoters {
+		v.alertsAt = v.now
 	}
 }
 
@@ -106,6 +119,7 @@ func (v *Views) regroup(s *fleet.State, e *event.Event) {
 		}
 	}
 	v.keepGroup(s, name)
+	v.groupsAt = v.now
 	payload, err := e.Decode()
 	if err != nil {
 		return // it was applied, so this cannot be; a rebuild would show it
@@ -142,14 +156,43 @@ func (v *Views) refresh(s *fleet.State, id ident.NodeID) {
 	}
 	v.add(id, old, -1)
 	v.add(id, now, 1)
+	v.rename(id, old, now)
+	v.changed(id, old, now)
 	v.parts[id] = now
 	if now.equal(part{}) {
 		delete(v.parts, id)
 	}
 }
 
+// rename keeps named up to date when one part takes another's place.
+func (v *Views) rename(id ident.NodeID, old, now part) {
+	if old.counts == now.counts && old.name == now.name {
+		return
+	}
+	if old.counts {
+		v.named[old.name] = slices.DeleteFunc(v.named[old.name], func(other ident.NodeID) bool { return other == id })
+		if len(v.named[old.name]) == 0 {
+			delete(v.named, old.name)
+		}
+	}
+	if now.counts {
+		v.named[now.name] = append(v.named[now.name], id)
+	}
+}
+
+// Named finds the robot with a name; not ok if no member's robot has it, or several.
+func (v *Views) Named(name string) (id ident.NodeID, ok bool) {
+	if ids := v.named[name]; len(ids) == 1 {
+		return ids[0], true
+	}
+	return "", false
+}
+
 // add counts a part wherever it counts: 1 adds it, -1 takes it away.
 func (v *Views) add(id ident.NodeID, p part, times int) {
+	if p.member {
+		v.members += times
+	}
 	if p.voter {
 		v.voters += times
 		if p.counts && p.quiet {
@@ -226,6 +269,9 @@ func (v *Views) Overview() Overview {
 	}
 	return o
 }
+
+// Members counts the nodes that belong to the fleet, with and without a robot.
+func (v *Views) Members() int { return v.members }
 
 // mayLose is how many more voters may be lost before nothing can be decided.
 func (v *Views) mayLose() int {
