@@ -111,6 +111,22 @@ func (w *window) Nodes() view.Nodes { return w.look.Nodes() }
 // Raft implements rest.Fleet.
 func (w *window) Raft() view.Raft { return w.body.raftStatus() }
 
+// Header implements rest.Rows.
+func (w *window) Header() view.Fleet { return w.look.Header() }
+
+// Robots implements rest.Rows.
+func (w *window) Robots() view.RobotRows { return w.look.Robots() }
+
+// Robot implements rest.Rows.
+func (w *window) Robot(which string) (view.OneRobot, bool) { return w.look.Robot(which) }
+
+// Asked is what this node was asked since it started.
+func (w *window) Asked() view.Asked {
+	asked, log := w.look.Asked(), w.body.store.Stats()
+	asked.Log, asked.Scanned = log.Queries, log.Scanned
+	return asked
+}
+
 // Watch implements rest.Fleet: telemetry flows here until release.
 func (w *window) Watch() (<-chan struct{}, func()) {
 	return w.body.shown.watch(w.body.mesh.presence.Watch())
@@ -161,10 +177,8 @@ func (w *window) Leave(ctx context.Context) error {
 // URL implements rest.Node: the address under which others know this node, or
 // the one on this machine while there is none.
 func (w *window) URL() string {
-	for _, r := range w.Look().Robots {
-		if r.ID == w.body.self.key.ID() && r.HTTP != "" {
-			return r.HTTP
-		}
+	if r, ok := w.Robot(string(w.body.self.key.ID())); ok && r.HTTP != "" {
+		return r.HTTP
 	}
 	return w.body.face.url()
 }
@@ -195,7 +209,7 @@ func (b *body) newFace(w *window) (*face, error) {
 		HTTP: at, ControlSocket: b.self.dir.ControlSocket(), Console: console.Handler(),
 		Self: b.self.key.ID(), Root: b.self.member.Load().Root, Version: b.self.version,
 		Auth:    b.auth,
-		Knows:   gateway.Knows{Fleet: w, Past: w.look, Reads: reading{b.answers.reads}, Events: w, Proposer: w, Node: w, History: b.store},
+		Knows:   gateway.Knows{Fleet: w, Past: w.look, Reads: reading{b.answers.reads}, Events: w, Proposer: w, Node: w, History: b.store, Asked: w.Asked},
 		Metrics: metrics.NewSet(), Log: b.self.log,
 	})
 	if err != nil {

@@ -196,7 +196,7 @@ func (c *Client) RemoveFromGroup(ctx context.Context, name string, robot ident.N
 // Backup writes a backup of the fleet's log to w. It takes as long as ctx lets
 // it. What was written when it fails is no backup.
 func (c *Client) Backup(ctx context.Context, w io.Writer) error {
-	return c.ask(ctx, request{method: http.MethodGet, path: "/api/v1/backup", sink: w})
+	return c.ask(ctx, request{method: http.MethodGet, path: "/api/v1/backup", sink: w, kind: backupType})
 }
 
 // Leave makes the node that answers leave its fleet and stop. Over the control

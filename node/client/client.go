@@ -170,19 +170,24 @@ func (c *Client) limit(ctx context.Context) (context.Context, context.CancelFunc
 type request struct {
 	method, path, token string
 	body                []byte
-	// The answer goes to out, decoded, or as it is to sink.
+	// The answer goes to out, decoded, or as it is to sink if it is of a kind.
 	out  any
 	sink io.Writer
+	kind string
 }
 
 // get asks path and decodes the answer into out.
 func (c *Client) get(ctx context.Context, path string, query url.Values, out any) error {
+	ctx, cancel := c.limit(ctx)
+	defer cancel()
+	return c.ask(ctx, request{method: http.MethodGet, path: withQuery(path, query), out: out})
+}
+
+func withQuery(path string, query url.Values) string {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	ctx, cancel := c.limit(ctx)
-	defer cancel()
-	return c.ask(ctx, request{method: http.MethodGet, path: path, out: out})
+	return path
 }
 
 // ask asks something that the owner of a control socket may ask without being a
@@ -297,7 +302,7 @@ func (e endpoint) roundTrip(ctx context.Context, r request) error {
 	}
 	defer resp.Body.Close()
 	if r.sink != nil && resp.StatusCode == http.StatusOK {
-		return e.copyTo(r.sink, resp)
+		return e.copyTo(r.sink, r.kind, resp)
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
@@ -311,9 +316,9 @@ func (e endpoint) roundTrip(ctx context.Context, r request) error {
 
 // copyTo passes a long answer on. What was written when it fails is not all of
 // it, so nobody else is asked for the rest.
-func (e endpoint) copyTo(sink io.Writer, resp *http.Response) error {
-	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != backupType {
-		return fmt.Errorf("%w: %s answered with %q instead of a backup; check --http", ErrNotSkein, e.shown, kind)
+func (e endpoint) copyTo(sink io.Writer, wanted string, resp *http.Response) error {
+	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != wanted {
+		return fmt.Errorf("%w: %s answered with %q instead of %q; check --http", ErrNotSkein, e.shown, kind, wanted)
 	}
 	if _, err := io.Copy(sink, resp.Body); err != nil {
 		return fmt.Errorf("receive from %s: %w; try again, or another node with --http", e.shown, err)

@@ -1,18 +1,22 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"skein/consensus/event"
+	"skein/consensus/views"
 	"skein/mesh/ident"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/rest"
@@ -37,6 +41,12 @@ func (f *realFace) Voters() []ident.NodeID { return []ident.NodeID{f.node.ID()} 
 func (f *realFace) Person(name string) (auth.Person, bool) {
 	return auth.Person{PublicKey: f.admin.Public(), Scopes: []string{event.ScopeAdmin, event.ScopeViewer}}, name == "admin"
 }
+
+func (f *realFace) Header() view.Fleet     { return f.Look().Fleet }
+func (f *realFace) Robots() view.RobotRows { return f.Look().Rows() }
+
+// Robot leaves it to the server to find robots.
+func (f *realFace) Robot(string) (view.OneRobot, bool) { return view.OneRobot{}, false }
 
 func (f *realFace) AsOf() view.AsOf { return f.Look().Fleet.AsOf }
 
@@ -85,8 +95,8 @@ func (f *realFace) NodesAt(_ context.Context, at view.At) (view.Nodes, error) {
 	return view.Nodes{AsOf: view.AsOf{At: &view.Moment{Seq: at.Seq}}}, nil
 }
 
-func (f *realFace) Groups(_ context.Context, at *view.At) (view.Groups, error) {
-	return view.Groups{Groups: []view.Group{{Name: "g"}}, AsOf: view.AsOf{At: &view.Moment{Seq: at.Seq}}}, nil
+func (f *realFace) Groups(_ context.Context, at *view.At) (view.GroupList, error) {
+	return view.GroupList{Kept: view.NewKept([]view.Group{{Name: "g", Robots: []view.NodeRef{}}}), AsOf: view.AsOf{At: &view.Moment{Seq: at.Seq}}}, nil
 }
 
 func (f *realFace) Decided(_ context.Context, at *view.At) (view.Decided, error) {
@@ -100,10 +110,12 @@ func (f *realFace) Diff(_ context.Context, a, b view.At) (view.Diff, error) {
 func (f *realFace) Overview(context.Context, *view.At) (view.Overview, error) {
 	return view.Overview{}, nil
 }
-func (f *realFace) Deployments(context.Context, *view.At) (view.Deployments, error) {
-	return view.Deployments{}, nil
+func (f *realFace) Deployments(context.Context, *view.At) (view.DeploymentList, error) {
+	return view.DeploymentList{Kept: view.NewKept[views.Deployment](nil)}, nil
 }
-func (f *realFace) Alerts(context.Context, *view.At) (view.Alerts, error) { return view.Alerts{}, nil }
+func (f *realFace) Alerts(context.Context, *view.At) (view.AlertList, error) {
+	return view.AlertList{Kept: view.NewKept[views.Alert](nil)}, nil
+}
 
 func (f *realFace) TransferLeader(_ context.Context, to ident.NodeID) error {
 	f.leader = to
@@ -276,6 +288,27 @@ func TestTheRealServerUnderstandsWhatIsNew(t *testing.T) {
 }
 
 // A backup is passed on whole, or with an error.
+func TestTheRealServersAnswerAsItIs(t *testing.T) {
+	f, address := startRealFace(t)
+	c := connect(t, Options{Addresses: []string{address}, Identity: &Identity{"admin", f.admin}})
+	var copied bytes.Buffer
+	if err := c.Copy(t.Context(), "/api/v1/robots/"+string(f.node.ID()), url.Values{"read": {"leased"}}, &copied); err != nil {
+		t.Fatal(err)
+	}
+	var got view.OneRobot
+	if err := json.Unmarshal(copied.Bytes(), &got); err != nil || got.ID != f.node.ID() || got.AsOf.Read != view.Leased {
+		t.Errorf("%s: %v", copied.Bytes(), err)
+	}
+	copied.Reset()
+	err := c.Copy(t.Context(), "/api/v1/robots/nobody", nil, &copied)
+	if p, is := errors.AsType[*view.Problem](err); !is || p.Code != "not_found" || copied.Len() > 0 {
+		t.Errorf("a robot that is not there: %v, %q", err, copied.Bytes())
+	}
+	if err := c.Copy(t.Context(), "/openapi.json", nil, &copied); !errors.Is(err, ErrNotSkein) || copied.Len() > 0 {
+		t.Errorf("what is no answer: %v, %q", err, copied.Bytes())
+	}
+}
+
 func TestTheRealServersBackup(t *testing.T) {
 	f, address := startRealFace(t)
 	c := connect(t, Options{Addresses: []string{address}, Identity: &Identity{"admin", f.admin}})

@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"io"
+	"net/http"
 	"net/url"
 
 	"skein/node/gateway/view"
@@ -30,4 +32,12 @@ func (c *Client) Deployments(ctx context.Context) (out view.Deployments, err err
 func (c *Client) Get(ctx context.Context, path string, query url.Values) (out json.RawMessage, err error) {
 	err = c.get(ctx, path, query, &out)
 	return out, err
+}
+
+// Copy is Get for who wants the JSON of the answer to go to sink as it comes, not
+// looked at. What was written when it fails is not all of it.
+func (c *Client) Copy(ctx context.Context, path string, query url.Values, sink io.Writer) error {
+	ctx, cancel := c.limit(ctx)
+	defer cancel()
+	return c.ask(ctx, request{method: http.MethodGet, path: withQuery(path, query), sink: sink, kind: "application/json"})
 }

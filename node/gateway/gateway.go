@@ -17,6 +17,7 @@ import (
 	"skein/mesh/ident"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/rest"
+	"skein/node/gateway/view"
 	"skein/node/gateway/ws"
 )
 
@@ -75,6 +76,8 @@ type Knows struct {
 	Node     rest.Node
 	// History is this node's copy of the log, for who watches it.
 	History watch.Log
+	// Asked is what was asked so far, for /metrics.
+	Asked func() view.Asked
 }
 
 // Gateway is a node's HTTP face.
@@ -165,12 +168,6 @@ func (g *Gateway) handler() http.Handler {
 	}
 	mux.Handle("/", console)
 	return counting(g.cfg.Metrics, g.cfg.Log, withHeaders(sameSite(mux)))
-}
-
-func (g *Gateway) metrics(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	g.cfg.Metrics.WritePrometheus(w)
-	metrics.WriteProcessMetrics(w)
 }
 
 // Addr is where HTTP is served, with the real port.

@@ -69,7 +69,17 @@ func (n *node) OpenLogin(context.Context, ident.NodeID) (net.Conn, error) {
 	return nil, errors.New("there is no other node")
 }
 
+func (n *node) Header() view.Fleet     { return n.Look().Fleet }
+func (n *node) Robots() view.RobotRows { return n.Look().Rows() }
+
+// Robot leaves it to the server to find robots.
+func (n *node) Robot(string) (view.OneRobot, bool) { return view.OneRobot{}, false }
+
 func (n *node) AsOf() view.AsOf { return n.Look().Fleet.AsOf }
+
+func (n *node) Asked() view.Asked {
+	return view.Asked{Log: 20, Scanned: 1, Past: 2, Views: []view.AskedView{{View: "alerts", Queries: 7, Kept: true, Rebuilds: 3}, {View: "robot", Queries: 5}}}
+}
 
 func (n *node) Look() view.Picture {
 	return view.Picture{Fleet: view.Fleet{Name: "geese", AsOf: view.AsOf{Cursor: view.Cursor{History: "h", Seq: 3, Hash: "x"}}}}
@@ -132,7 +142,7 @@ func (n *node) config() Config {
 	return Config{
 		HTTP: netip.MustParseAddrPort("127.0.0.1:0"), Self: n.key.ID(), Root: n.key.Public(), Version: "1",
 		Auth:  auth.New(auth.Config{Key: n.key, Fleet: "fleet", Directory: n, Forwarder: n, Now: time.Now, Log: log}),
-		Knows: Knows{Fleet: n, Events: n, Proposer: n, Node: n, History: n}, Metrics: metrics.NewSet(), Log: log,
+		Knows: Knows{Fleet: n, Events: n, Proposer: n, Node: n, History: n, Asked: n.Asked}, Metrics: metrics.NewSet(), Log: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "console "+r.URL.Path) }),
 	}
 }
@@ -264,6 +274,32 @@ func TestTheFace(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("metrics lack %s", want)
 		}
+	}
+}
+
+// What the node was asked is told under names with HELP and TYPE, which stand
+// before the samples, and each node tells its own.
+func TestMetricsOfQuestions(t *testing.T) {
+	s := serveNode(t, nil)
+	_, text := s.do("GET", "/metrics", "")
+	for _, want := range []string{
+		"# TYPE skein_log_queries_total counter\nskein_log_queries_total 20\n",
+		"# TYPE skein_log_queries_scanned_total counter\nskein_log_queries_scanned_total 1\n",
+		"# TYPE skein_past_queries_total counter\nskein_past_queries_total 2\n",
+		"# TYPE skein_view_queries_total counter\nskein_view_queries_total{view=\"alerts\"} 7\nskein_view_queries_total{view=\"robot\"} 5\n",
+		"# TYPE skein_view_rebuilds_total counter\nskein_view_rebuilds_total{view=\"alerts\"} 3\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics lack %q:\n%s", want, text)
+		}
+		name := strings.Fields(want)[2]
+		if strings.Count(text, "# HELP "+name+" ") != 1 {
+			t.Errorf("%s is not explained once", name)
+		}
+	}
+	other := serveNode(t, func(c *Config) { c.Asked = func() view.Asked { return view.Asked{Log: 1} } })
+	if _, text := other.do("GET", "/metrics", ""); !strings.Contains(text, "\nskein_log_queries_total 1\n") || strings.Contains(text, `view="alerts"`) {
+		t.Errorf("another node's metrics:\n%s", text)
 	}
 }
 

@@ -40,6 +40,7 @@ type was struct {
 // at finds the state of a moment. Its errors are *view.Problem where the moment
 // is to blame.
 func (s *Surveyor) at(ctx context.Context, at view.At) (was, error) {
+	s.asked.past.Add(1)
 	seq := at.Seq
 	if !at.Time.IsZero() {
 		if now := s.src.Now(); at.Time.After(now.Add(ahead)) {
@@ -153,22 +154,6 @@ func (s *Surveyor) NodesAt(ctx context.Context, at view.At) (view.Nodes, error) 
 		})
 	}
 	return out, nil
-}
-
-// Groups are the groups as they are, or were at a moment.
-func (s *Surveyor) Groups(ctx context.Context, at *view.At) (out view.Groups, err error) {
-	err = s.read(ctx, at, func(state *fleet.State, asOf view.AsOf) {
-		out.AsOf = asOf
-		for _, g := range state.Groups() {
-			group := view.Group{Name: g.Name, Description: g.Description, CreatedAt: g.CreatedAt}
-			for _, id := range g.Robots {
-				group.Robots = append(group.Robots, view.NodeRef{ID: id, Name: nameOf(state, id)})
-			}
-			slices.SortFunc(group.Robots, func(a, b view.NodeRef) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
-			out.Groups = append(out.Groups, group)
-		}
-	})
-	return out, err
 }
 
 // Decided is the whole state in figures, as it is or was at a moment.

@@ -1,6 +1,7 @@
 // Package survey draws the picture of the fleet that a node shows: what was
 // decided (replicated state), what is heard (gossip and presence) and how old
-// each of them is. It decides nothing and keeps nothing.
+// each of them is. It decides nothing, and keeps nothing that it could not draw
+// again: rows and lists, while nothing that they are made of has changed.
 //
 // Live status comes from gossip and presence, with its age; the events
 // robot.online and robot.offline are history. So a robot that died two seconds
@@ -11,16 +12,11 @@
 package survey
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
-	"skein/agent/telemetry"
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/views"
@@ -65,55 +61,36 @@ type Sources struct {
 }
 
 // Surveyor looks on demand. Safe for concurrent use.
-type Surveyor struct{ src Sources }
+type Surveyor struct {
+	src   Sources
+	rows  rows
+	lists lists
+	asked asked
+}
 
 // New returns a Surveyor.
-func New(src Sources) *Surveyor { return &Surveyor{src} }
+func New(src Sources) *Surveyor { return &Surveyor{src: src} }
 
 // look is everything that one picture is drawn from.
 type look struct {
-	now      time.Time
 	self     ident.NodeID
 	standing Standing
-	members  map[ident.NodeID]member.Member
+	members  map[ident.NodeID]*member.Member
 	reports  map[ident.NodeID]presence.Report
 }
 
 func (s *Surveyor) look() look {
+	members := s.src.Members()
 	l := look{
-		now:      s.src.Now(),
 		self:     s.src.Self,
 		standing: s.src.Standing(),
-		members:  map[ident.NodeID]member.Member{},
+		members:  make(map[ident.NodeID]*member.Member, len(members)),
 		reports:  s.src.Reports(),
 	}
-	for _, m := range s.src.Members() {
-		l.members[m.ID] = m
+	for i := range members {
+		l.members[members[i].ID] = &members[i]
 	}
 	return l
-}
-
-// Picture is one consistent look at the fleet.
-func (s *Surveyor) Picture() view.Picture {
-	l := s.look()
-	var p view.Picture
-	s.src.View(func(state *fleet.State, cursor event.Cursor) {
-		p.Fleet = l.header(state, cursor)
-		for _, r := range state.Robots() {
-			node, ok := state.Node(r.ID)
-			if !ok {
-				continue
-			}
-			row := l.robot(r, node)
-			p.Robots = append(p.Robots, row)
-			if row.HTTP != "" && row.Status == view.Online {
-				p.Peers = append(p.Peers, view.Peer{ID: row.ID, Name: row.Name, HTTP: row.HTTP})
-			}
-		}
-	})
-	sortRobots(p.Robots)
-	slices.SortFunc(p.Peers, func(a, b view.Peer) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
-	return p
 }
 
 // Nodes is every node that was ever admitted, as membership sees it.
@@ -146,6 +123,7 @@ func (s *Surveyor) Nodes() view.Nodes {
 	return out
 }
 
+// header is the fleet but for its counts.
 func (l look) header(state *fleet.State, cursor event.Cursor) view.Fleet {
 	f := view.Fleet{Term: l.standing.Term, AsOf: l.asOf(cursor)}
 	if decided, ok := state.Fleet(); ok {
@@ -167,12 +145,6 @@ func (l look) header(state *fleet.State, cursor event.Cursor) view.Fleet {
 	if f.Leader == nil && f.CanLose > 0 {
 		f.CanLose, f.CanLoseReason = 0, "no leader is known at the moment: nothing can be decided"
 	}
-	for _, n := range state.Nodes() {
-		if !n.Revoked && !n.Left {
-			f.Members++
-		}
-	}
-	f.Robots = len(state.Robots())
 	return f
 }
 
@@ -216,28 +188,6 @@ func (s *Surveyor) AsOf() (asOf view.AsOf) {
 	l := look{standing: s.src.Standing()}
 	s.src.View(func(_ *fleet.State, cursor event.Cursor) { asOf = l.asOf(cursor) })
 	return asOf
-}
-
-func (l look) robot(r fleet.Robot, n fleet.Node) view.Robot {
-	row := view.Robot{
-		ID: r.ID, Name: r.Name, Labels: r.Labels, Groups: r.Groups,
-		Machine: machine(r),
-		Vote:    view.Vote{Role: l.role(r.ID), VoterEligible: n.VoterEligible, VoterApproved: n.VoterApproved},
-		Life:    life(r),
-	}
-	row.Status, row.StatusSince = l.status(r, n)
-	if m, ok := l.members[r.ID]; ok && m.HTTPPort != 0 && len(m.Addrs) > 0 {
-		row.HTTP = "http://" + net.JoinHostPort(httpHost(m.Addrs), strconv.Itoa(int(m.HTTPPort)))
-	}
-	if report, ok := l.reports[r.ID]; ok {
-		var sample telemetry.Sample
-		if json.Unmarshal(report.Data, &sample) == nil {
-			row.Telemetry = &sample
-			age := report.AgeMillis
-			row.HeardAgeMillis = &age
-		}
-	}
-	return row
 }
 
 func machine(r fleet.Robot) view.Machine {

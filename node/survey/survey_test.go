@@ -10,6 +10,7 @@ import (
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/fleet/fleettest"
+	"skein/consensus/views"
 	"skein/mesh/ident"
 	"skein/mesh/member"
 	"skein/mesh/presence"
@@ -22,6 +23,7 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 type world struct {
 	t        *testing.T
 	state    *fleet.State
+	models   *views.Views
 	standing Standing
 	members  map[ident.NodeID]member.Member
 	reports  map[ident.NodeID]presence.Report
@@ -32,7 +34,7 @@ type world struct {
 func newWorld(t *testing.T, robots, voters int) *world {
 	t.Helper()
 	w := &world{
-		t: t, state: fleet.New(), members: map[ident.NodeID]member.Member{},
+		t: t, state: fleet.New(), models: views.New(), members: map[ident.NodeID]member.Member{},
 		reports: map[ident.NodeID]presence.Report{}, skews: map[ident.NodeID]time.Duration{},
 	}
 	w.apply(fleettest.Genesis())
@@ -64,6 +66,7 @@ func (w *world) apply(b event.Batch) {
 			w.t.Fatal(err)
 		}
 	}
+	w.models.Applied(w.state, verdict.Events)
 }
 
 func (w *world) leader(drafts ...event.Draft) {
@@ -94,6 +97,7 @@ func (w *world) surveyor() *Surveyor {
 	return New(Sources{
 		Self:     fleettest.Node(0),
 		View:     func(f func(*fleet.State, event.Cursor)) { f(w.state, event.Cursor{History: "h1", Seq: w.state.Seq()}) },
+		Models:   w.models,
 		Standing: func() Standing { return w.standing },
 		Members: func() (out []member.Member) {
 			for _, m := range w.members {

@@ -36,7 +36,7 @@ func (s *Server) groups() {
 		})
 	add(s, deciding(http.MethodPost, "/groups/{name}/robots", "addToGroup", "Put a robot into a group"),
 		func(ctx context.Context, in *groupAddIn) (*body[view.Done], error) {
-			r, err := find(s.cfg.Fleet.Look().Robots, in.Body.Robot)
+			r, err := s.robot(in.Body.Robot)
 			if err != nil {
 				return nil, err
 			}
@@ -44,7 +44,7 @@ func (s *Server) groups() {
 		})
 	add(s, deciding(http.MethodDelete, "/groups/{name}/robots/{which}", "removeFromGroup", "Take a robot out of a group"),
 		func(ctx context.Context, in *groupRobotIn) (*body[view.Done], error) {
-			r, err := find(s.cfg.Fleet.Look().Robots, in.Which)
+			r, err := s.robot(in.Which)
 			if err != nil {
 				return nil, err
 			}

@@ -81,7 +81,7 @@ func deciding(method, path, id, summary string) route {
 
 // aboutRobot gets one event about the robot decided that a person means.
 func (s *Server) aboutRobot(ctx context.Context, which string, draft func(ident.NodeID) view.Draft) (*body[view.Done], error) {
-	r, err := find(s.cfg.Fleet.Look().Robots, which)
+	r, err := s.robot(which)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"skein/node/gateway/view"
 )
 
 const (
@@ -31,12 +29,13 @@ type looker struct {
 	linger  *time.Timer
 }
 
-// look is a picture with telemetry, as far as it comes in time.
-func (l *looker) look(ctx context.Context) view.Picture {
+// look calls once, which looks and reports whether all that it looks at has
+// been heard: again and again until it has, or has had the time to be. What the
+// last call has seen counts.
+func (l *looker) look(ctx context.Context, once func() (heard bool)) {
 	patience := firstWait - time.Since(l.touch())
-	picture := l.fleet.Look()
-	if patience <= 0 || heardAll(picture) {
-		return picture
+	if once() || patience <= 0 {
+		return
 	}
 	end := time.NewTimer(patience)
 	defer end.Stop()
@@ -45,12 +44,13 @@ func (l *looker) look(ctx context.Context) view.Picture {
 	for {
 		select {
 		case <-ctx.Done():
-			return picture
+			return
 		case <-end.C:
-			return l.fleet.Look()
+			once()
+			return
 		case <-poll.C:
-			if picture = l.fleet.Look(); heardAll(picture) {
-				return picture
+			if once() {
+				return
 			}
 		}
 	}
@@ -88,14 +88,4 @@ func (l *looker) close() {
 	l.closed = true
 	l.mu.Unlock()
 	l.end()
-}
-
-// heardAll reports whether every robot that is online has said something.
-func heardAll(p view.Picture) bool {
-	for _, r := range p.Robots {
-		if r.Status == view.Online && r.Telemetry == nil {
-			return false
-		}
-	}
-	return true
 }

@@ -26,14 +26,8 @@ func (s *Server) pasts() {
 			return answer(d, err)
 		})
 	add(s, getting("/groups", "listGroups", "The groups of robots, now or at a moment"),
-		func(ctx context.Context, in *AtIn) (*body[view.Groups], error) {
-			var g view.Groups
-			err := s.atMoment(ctx, in, func(at *view.At) (_ *view.AsOf, err error) {
-				g, err = s.cfg.Past.Groups(ctx, at)
-				g = g.Filled()
-				return &g.AsOf, err
-			})
-			return answer(g, err)
+		func(ctx context.Context, in *AtIn) (*body[told[view.Groups]], error) {
+			return listing[view.Groups](ctx, s, in, "groups", s.cfg.Past.Groups)
 		})
 	add(s, getting("/events/diff", "diffEvents", "What is otherwise at one moment than at another"),
 		func(ctx context.Context, in *diffIn) (*body[view.Diff], error) {

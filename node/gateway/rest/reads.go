@@ -119,22 +119,36 @@ func unfit(path, detail, next string) *view.Problem {
 func (s *Server) reads() {
 	add(s, getting("/fleet", "getFleet", "Who leads, in which term, and how many voters may fail"),
 		func(ctx context.Context, in *AtIn) (*body[view.Fleet], error) {
-			p, err := s.picture(ctx, in, func(context.Context) view.Picture { return s.cfg.Fleet.Look() })
-			return answer(p.Fleet, err)
+			var f view.Fleet
+			err := s.atMoment(ctx, in, func(at *view.At) (*view.AsOf, error) {
+				var past view.Picture
+				var err error
+				if at == nil {
+					f = s.cfg.Fleet.Header()
+				} else if past, err = s.cfg.Past.PictureAt(ctx, *at); err == nil {
+					f = past.Fleet
+				}
+				f = f.Filled()
+				return &f.AsOf, err
+			})
+			return answer(f, err)
 		})
 	add(s, getting("/robots", "listRobots", "All robots, with telemetry as far as it is known here"),
-		func(ctx context.Context, in *AtIn) (*body[view.Robots], error) {
-			p, err := s.picture(ctx, in, s.looker.look)
-			return answer(view.Robots{Robots: p.Robots, AsOf: p.Fleet.AsOf}, err)
-		})
-	add(s, getting("/robots/{which}", "getRobot", "One robot"),
-		func(ctx context.Context, in *whichIn) (*body[view.OneRobot], error) {
-			p, err := s.picture(ctx, &in.AtIn, s.looker.look)
+		func(ctx context.Context, in *AtIn) (*body[told[view.Robots]], error) {
+			robots, err := s.robots(ctx, in)
 			if err != nil {
 				return nil, err
 			}
-			r, err := find(p.Robots, in.Which)
-			return answer(view.OneRobot{Robot: r, AsOf: p.Fleet.AsOf}, err)
+			return answer(tellRobots(robots), nil)
+		})
+	add(s, getting("/robots/{which}", "getRobot", "One robot"),
+		func(ctx context.Context, in *whichIn) (*body[view.OneRobot], error) {
+			var one view.OneRobot
+			err := s.atMoment(ctx, &in.AtIn, func(at *view.At) (_ *view.AsOf, err error) {
+				one, err = s.oneRobot(ctx, at, in.Which)
+				return &one.AsOf, err
+			})
+			return answer(one, err)
 		})
 	add(s, getting("/nodes", "listNodes", "All admitted nodes, as this one's gossip sees them"),
 		func(ctx context.Context, in *AtIn) (*body[view.Nodes], error) {
@@ -188,19 +202,60 @@ func (s *Server) atMoment(ctx context.Context, in *AtIn, look func(at *view.At) 
 	return nil
 }
 
-// picture is the fleet as it is, by now, or was.
-func (s *Server) picture(ctx context.Context, in *AtIn, now func(context.Context) view.Picture) (p view.Picture, err error) {
+// robots are all robots as they are, with telemetry as far as it comes in time,
+// or were.
+func (s *Server) robots(ctx context.Context, in *AtIn) (out view.RobotRows, err error) {
 	err = s.atMoment(ctx, in, func(at *view.At) (*view.AsOf, error) {
 		if at == nil {
-			p = now(ctx).Filled()
-			return &p.Fleet.AsOf, nil
+			s.looker.look(ctx, func() (heard bool) {
+				out = s.cfg.Fleet.Robots()
+				return !slices.ContainsFunc(out.Rows, func(r view.HeardRow) bool { return silent(&r.Robot) })
+			})
+			return &out.AsOf, nil
 		}
 		past, err := s.cfg.Past.PictureAt(ctx, *at)
-		p = past.Filled()
-		return &p.Fleet.AsOf, err
+		out = past.Rows()
+		return &out.AsOf, err
 	})
-	return p, err
+	return out, err
 }
+
+// oneRobot is the robot that a person means, as it is, with telemetry if it
+// comes in time, or was.
+func (s *Server) oneRobot(ctx context.Context, at *view.At, which string) (one view.OneRobot, err error) {
+	if at == nil {
+		s.looker.look(ctx, func() (heard bool) {
+			one, err = s.robot(which)
+			return err != nil || !silent(&one.Robot)
+		})
+		return one, err
+	}
+	past, err := s.cfg.Past.PictureAt(ctx, *at)
+	if err == nil {
+		past = past.Filled()
+		one.AsOf = past.Fleet.AsOf
+		one.Robot, err = find(past.Robots, which)
+	}
+	return one, err
+}
+
+// robot is the robot that a person means, as it is now.
+func (s *Server) robot(which string) (view.OneRobot, error) {
+	one, ok := s.cfg.Fleet.Robot(which)
+	if !ok {
+		p := s.cfg.Fleet.Look()
+		r, err := find(p.Robots, which)
+		if err != nil {
+			return view.OneRobot{}, err
+		}
+		one = view.OneRobot{Robot: r, AsOf: p.Fleet.AsOf}
+	}
+	one.Robot, one.AsOf = one.Robot.Filled(), one.AsOf.Filled()
+	return one, nil
+}
+
+// silent: the robot is online and has said nothing that was heard here.
+func silent(r *view.Robot) bool { return r.Status == view.Online && r.Telemetry == nil }
 
 // awaitTimeout leaves time to answer within readTimeout.
 const awaitTimeout = 4 * time.Second
@@ -226,7 +281,7 @@ func (s *Server) await(ctx context.Context, in Asked) (label func(*view.AsOf), e
 	}, nil
 }
 
-func (s *Server) events(ctx context.Context, in *eventsIn) (*body[view.Events], error) {
+func (s *Server) events(ctx context.Context, in *eventsIn) (*body[told[view.Events]], error) {
 	q, err := in.query()
 	if err != nil {
 		return nil, err
@@ -247,16 +302,13 @@ func (s *Server) events(ctx context.Context, in *eventsIn) (*body[view.Events], 
 			break
 		}
 	}
-	if page.Events == nil {
-		page.Events = []view.Event{}
-	}
 	if q.Newest {
 		slices.Reverse(page.Events)
 	}
 	// Looked at last, so that its cursor is at or after every event above.
-	page.AsOf = s.cfg.Fleet.AsOf().Filled()
+	page.AsOf = s.cfg.Fleet.AsOf()
 	label(&page.AsOf)
-	return answer(page, nil)
+	return answer(tellEvents(page), nil)
 }
 
 // find picks the robot that a person means: the exact id, else the name, else

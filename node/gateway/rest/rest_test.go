@@ -23,6 +23,7 @@ import (
 
 	"skein/agent/telemetry"
 	"skein/consensus/event"
+	"skein/consensus/views"
 	"skein/mesh/ident"
 	"skein/node/gateway/auth"
 	"skein/node/gateway/view"
@@ -85,6 +86,12 @@ func (f *fleet) Person(name string) (auth.Person, bool) {
 func (f *fleet) OpenLogin(context.Context, ident.NodeID) (net.Conn, error) {
 	return nil, errors.New("there is no other node")
 }
+
+func (f *fleet) Header() view.Fleet     { return f.Look().Fleet }
+func (f *fleet) Robots() view.RobotRows { return f.Look().Rows() }
+
+// Robot leaves it to the server to find robots.
+func (f *fleet) Robot(string) (view.OneRobot, bool) { return view.OneRobot{}, false }
 
 func (f *fleet) AsOf() view.AsOf { return f.Look().Fleet.AsOf }
 
@@ -160,17 +167,21 @@ func (f *fleet) PictureAt(context.Context, view.At) (view.Picture, error) {
 	return view.Picture{Fleet: view.Fleet{AsOf: view.AsOf{At: &view.Moment{}}}}, nil
 }
 func (f *fleet) NodesAt(context.Context, view.At) (view.Nodes, error)      { return view.Nodes{}, nil }
-func (f *fleet) Groups(context.Context, *view.At) (view.Groups, error)     { return view.Groups{}, nil }
 func (f *fleet) Decided(context.Context, *view.At) (view.Decided, error)   { return view.Decided{}, nil }
 func (f *fleet) Diff(context.Context, view.At, view.At) (view.Diff, error) { return view.Diff{}, nil }
 
 func (f *fleet) Overview(context.Context, *view.At) (view.Overview, error) {
 	return view.Overview{}, nil
 }
-func (f *fleet) Deployments(context.Context, *view.At) (view.Deployments, error) {
-	return view.Deployments{}, nil
+func (f *fleet) Groups(context.Context, *view.At) (view.GroupList, error) {
+	return view.GroupList{Kept: view.NewKept[view.Group](nil)}, nil
 }
-func (f *fleet) Alerts(context.Context, *view.At) (view.Alerts, error) { return view.Alerts{}, nil }
+func (f *fleet) Deployments(context.Context, *view.At) (view.DeploymentList, error) {
+	return view.DeploymentList{Kept: view.NewKept[views.Deployment](nil)}, nil
+}
+func (f *fleet) Alerts(context.Context, *view.At) (view.AlertList, error) {
+	return view.AlertList{Kept: view.NewKept[views.Alert](nil)}, nil
+}
 
 func (f *fleet) Await(ctx context.Context, read view.Read) (view.Fresh, error) {
 	f.mu.Lock()
@@ -803,6 +814,18 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
+// looking is what looks at robots for the requests to a server.
+func looking(t *testing.T, f *fleet) (*looker, func() []view.HeardRow) {
+	s := &Server{cfg: Config{Fleet: f}, looker: &looker{fleet: f}}
+	return s.looker, func() []view.HeardRow {
+		robots, err := s.robots(t.Context(), &AtIn{})
+		if err != nil {
+			t.Error(err)
+		}
+		return robots.Rows
+	}
+}
+
 // Nobody's telemetry flows until somebody asks; then the first answer waits a
 // moment for it, and the interest lingers.
 func TestTheFirstQuestionWaitsForTelemetry(t *testing.T) {
@@ -813,20 +836,20 @@ func TestTheFirstQuestionWaitsForTelemetry(t *testing.T) {
 			time.Sleep(120 * time.Millisecond) // the robot hears that somebody looks, and answers
 			f.set(func() { f.robots[0].Telemetry = &telemetry.Sample{Load1: 1} })
 		}
-		l := &looker{fleet: f}
+		l, look := looking(t, f)
 		defer l.close()
 		began := time.Now()
-		p := l.look(t.Context())
-		if d := time.Since(began); p.Robots[0].Telemetry == nil || d > 150*time.Millisecond {
-			t.Fatalf("after %v: %+v", d, p.Robots[0])
+		rows := look()
+		if d := time.Since(began); rows[0].Telemetry == nil || d > 150*time.Millisecond {
+			t.Fatalf("after %v: %+v", d, rows[0])
 		}
 		time.Sleep(lingerFor + time.Second)
 		if f.watchers() != 0 {
 			t.Fatal("the interest outlives a single question")
 		}
-		l.look(t.Context())
+		look()
 		time.Sleep(lingerFor - time.Second)
-		l.look(t.Context())
+		look()
 		time.Sleep(lingerFor - time.Second)
 		if f.watchers() != 1 {
 			t.Fatalf("%d watches while questions come", f.watchers())
@@ -842,19 +865,19 @@ func TestASilentRobotDelaysOnlyTheFirstQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t)
 		f.robots = []view.Robot{{ID: "a", Status: view.Online}}
-		l := &looker{fleet: f}
+		l, look := looking(t, f)
 		began := time.Now()
-		l.look(t.Context())
+		look()
 		if d := time.Since(began); d != firstWait {
 			t.Fatalf("waited %v", d)
 		}
 		began = time.Now()
-		l.look(t.Context())
+		look()
 		if d := time.Since(began); d != 0 {
 			t.Fatalf("waited %v more", d)
 		}
 		l.close()
-		if l.look(t.Context()); f.watchers() != 0 {
+		if look(); f.watchers() != 0 {
 			t.Fatal("watches after close")
 		}
 	})

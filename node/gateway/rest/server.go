@@ -25,15 +25,24 @@ import (
 
 // Fleet is what this node knows, ready to be shown. Methods answer at once.
 type Fleet interface {
-	// Look is one consistent picture; AsOf is how fresh it would be, and costs
-	// nothing.
+	Rows
+	// Look is one consistent picture.
 	Look() view.Picture
-	AsOf() view.AsOf
 	Nodes() view.Nodes
 	Raft() view.Raft
 	// Watch says that somebody looks: until release, telemetry flows here and
 	// changed signals (coalesced) that Look may show something new.
 	Watch() (changed <-chan struct{}, release func())
+}
+
+// Rows are parts of Look; they cost what they have that is new.
+type Rows interface {
+	AsOf() view.AsOf
+	Header() view.Fleet
+	Robots() view.RobotRows
+	// Robot is the robot with this id, or else the only one of a member with this
+	// name. Not ok: there is none, or not only one; Look has those who may be meant.
+	Robot(which string) (robot view.OneRobot, ok bool)
 }
 
 // Events reads the log.
@@ -55,7 +64,7 @@ type Past interface {
 type Moments interface {
 	PictureAt(ctx context.Context, at view.At) (view.Picture, error)
 	NodesAt(ctx context.Context, at view.At) (view.Nodes, error)
-	Groups(ctx context.Context, at *view.At) (view.Groups, error)
+	Groups(ctx context.Context, at *view.At) (view.GroupList, error)
 	Decided(ctx context.Context, at *view.At) (view.Decided, error)
 	Diff(ctx context.Context, a, b view.At) (view.Diff, error)
 }
@@ -159,7 +168,7 @@ func New(cfg Config) (*Server, error) {
 // jsonFormat is JSON in UTF-8. The decoder would put a mark in place of bytes
 // that are none, and something else would be decided than was sent.
 var jsonFormat = huma.Format{
-	Marshal: huma.DefaultJSONFormat.Marshal,
+	Marshal: marshal,
 	Unmarshal: func(data []byte, v any) error {
 		if !utf8.Valid(data) {
 			return errors.New("the text is not UTF-8")

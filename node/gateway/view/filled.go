@@ -15,19 +15,24 @@ func (p Picture) Filled() Picture {
 	}
 	robots := make([]Robot, len(p.Robots))
 	for i, r := range p.Robots {
-		if r.Labels == nil {
-			r.Labels = map[string]string{}
-		}
-		if r.Groups == nil {
-			r.Groups = []string{}
-		}
-		if r.Lifecycle.State == "" {
-			r.Lifecycle.State = "discovered"
-		}
-		robots[i] = r
+		robots[i] = r.Filled()
 	}
 	p.Robots = robots
 	return p
+}
+
+// Filled is it with nothing null in it but what may be absent.
+func (r Robot) Filled() Robot {
+	if r.Labels == nil {
+		r.Labels = map[string]string{}
+	}
+	if r.Groups == nil {
+		r.Groups = []string{}
+	}
+	if r.Lifecycle.State == "" {
+		r.Lifecycle.State = "discovered"
+	}
+	return r
 }
 
 // Filled is it with nothing null in it.
@@ -79,21 +84,6 @@ func (r Raft) Filled() Raft {
 		r.Follow = &f
 	}
 	return r
-}
-
-// Filled is the list with nothing null in it.
-func (g Groups) Filled() Groups {
-	g.AsOf = g.AsOf.Filled()
-	g.Groups = slices.Clone(g.Groups)
-	if g.Groups == nil {
-		g.Groups = []Group{}
-	}
-	for i := range g.Groups {
-		if g.Groups[i].Robots == nil {
-			g.Groups[i].Robots = []NodeRef{}
-		}
-	}
-	return g
 }
 
 // Filled is the answer with nothing null in it but asOf.at.

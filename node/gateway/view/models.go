@@ -20,15 +20,6 @@ type Deployments struct {
 	AsOf        AsOf               `json:"asOf"`
 }
 
-// Filled is the list with nothing null in it.
-func (d Deployments) Filled() Deployments {
-	d.AsOf = d.AsOf.Filled()
-	if d.Deployments == nil {
-		d.Deployments = []views.Deployment{}
-	}
-	return d
-}
-
 // OneDeployment is the answer of GET /api/v1/deployments/{id}.
 type OneDeployment struct {
 	views.Deployment
@@ -41,11 +32,23 @@ type Alerts struct {
 	AsOf   AsOf          `json:"asOf"`
 }
 
-// Filled is the list with nothing null in it.
-func (a Alerts) Filled() Alerts {
-	a.AsOf = a.AsOf.Filled()
-	if a.Alerts == nil {
-		a.Alerts = []views.Alert{}
-	}
-	return a
+// Asked is what a node was asked since it started, for its metrics.
+type Asked struct {
+	// Views are about the present, and answered from what is kept.
+	Views []AskedView
+	// Past counts questions about a past moment, which read the log.
+	Past uint64
+	// Log counts questions for events; Scanned those of them that read a part of
+	// the log through, because its index was missing or damaged.
+	Log, Scanned uint64
+}
+
+// AskedView counts the questions that one view answered.
+type AskedView struct {
+	View    string
+	Queries uint64
+	// Kept: the view is a list that is kept from one answer to the next, and
+	// Rebuilds counts the questions for which it had to be made anew.
+	Kept     bool
+	Rebuilds uint64
 }

@@ -64,7 +64,7 @@ func (h *hub) reach(ctx context.Context, c *client, cursor view.Cursor) (*pictur
 			return nil, ctx.Err()
 		case <-next:
 		case <-say.C:
-			if p != nil && !c.queue.push(encode(behindMessage{"behind", cursor.Seq - p.cursor().Seq}), p.tick()) {
+			if p != nil && !c.queue.push(view.Encode(behindMessage{"behind", cursor.Seq - p.cursor().Seq}), p.tick()) {
 				c.queue.finish(endTooSlow)
 			}
 			say.Reset(h.beat)
@@ -77,7 +77,7 @@ func (h *hub) reach(ctx context.Context, c *client, cursor view.Cursor) (*pictur
 func (h *hub) resume(ctx context.Context, c *client, p *picture, cursor view.Cursor) error {
 	ctx, cancel := context.WithTimeout(ctx, h.catchUp)
 	defer cancel()
-	if err := c.queue.pushWait(ctx, encode(resumedMessage{"resumed", cursor, p.fleet(), p.robots()})); err != nil {
+	if err := c.queue.pushWait(ctx, view.Encode(resumedMessage{"resumed", cursor, p.fleet(), p.robots()})); err != nil {
 		return err
 	}
 	at := cursor

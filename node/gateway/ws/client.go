@@ -147,7 +147,7 @@ func (s *Server) watch(ctx context.Context, c *client) {
 	if err != nil {
 		return
 	}
-	c.queue.push(encode(welcomeMessage{"welcome", s.self(p), p.fleet(), c.who.Person, p.peers()}))
+	c.queue.push(view.Encode(welcomeMessage{"welcome", s.self(p), p.fleet(), c.who.Person, p.peers()}))
 	m, end := c.expect(ctx, "watch")
 	if end == nil && m.Type == "" {
 		return
@@ -192,7 +192,7 @@ func (s *Server) past(ctx context.Context, c *client, moment string) {
 		s.cfg.Log.Warn("past moment could not be shown", "at", moment, "err", err)
 		message.Problem = &view.Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "this node cannot look at that moment now", Next: "try again, or at another node"}
 	}
-	if !c.queue.push(encode(message)) {
+	if !c.queue.push(view.Encode(message)) {
 		c.queue.finish(endTooSlow)
 	}
 }

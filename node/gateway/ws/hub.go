@@ -284,7 +284,7 @@ func (h *hub) read(ctx context.Context, since, to uint64) ([]encodedEvent, bool,
 		}
 		for _, e := range page {
 			if e.Seq <= to {
-				out = append(out, encodedEvent{e.Seq, encode(e)})
+				out = append(out, encodedEvent{e.Seq, view.Encode(e)})
 			}
 		}
 		since = page[len(page)-1].Seq

@@ -23,7 +23,7 @@ type picture struct {
 func newPicture(p view.Picture, at time.Time) *picture {
 	p = p.Filled()
 	once := func(v any) func() json.RawMessage {
-		return sync.OnceValue(func() json.RawMessage { return encode(v) })
+		return sync.OnceValue(func() json.RawMessage { return view.Encode(v) })
 	}
 	return &picture{Picture: p, at: at, fleet: once(p.Fleet), peers: once(p.Peers), robots: once(p.Robots)}
 }
@@ -90,20 +90,20 @@ func hasNews(before, after time.Time) bool {
 func (d delta) messages(next *picture) [][]byte {
 	var out [][]byte
 	if len(d.changed) > 0 || len(d.removed) > 0 {
-		out = append(out, encode(robotsMessage{"robots", d.changed, d.removed}))
+		out = append(out, view.Encode(robotsMessage{"robots", d.changed, d.removed}))
 	}
 	if d.header {
-		out = append(out, encode(fleetMessage{"fleet", next.fleet(), next.peers()}))
+		out = append(out, view.Encode(fleetMessage{"fleet", next.fleet(), next.peers()}))
 	}
 	return out
 }
 
 func (p *picture) tick() []byte {
 	a := p.Fleet.AsOf
-	return encode(tickMessage{"tick", a.Cursor, a.AgeMillis, a.Stale})
+	return view.Encode(tickMessage{"tick", a.Cursor, a.AgeMillis, a.Stale})
 }
 
 // snapshot is the whole picture with past events. A reason makes it a reset.
 func (p *picture) snapshot(events []json.RawMessage, reason string) []byte {
-	return encode(snapshotMessage{"snapshot", p.cursor(), p.fleet(), p.robots(), events, reason != "", reason})
+	return view.Encode(snapshotMessage{"snapshot", p.cursor(), p.fleet(), p.robots(), events, reason != "", reason})
 }

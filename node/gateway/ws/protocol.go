@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -138,17 +137,6 @@ type (
 	}
 )
 
-// encode never fails: every message is made of types that JSON can say.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(fmt.Sprintf("encode %T: %v", v, err))
-	}
-	return bytes.TrimRight(b.Bytes(), "\n")
-}
-
 // ending is why a connection is closed by this side.
 type ending struct {
 	status              websocket.StatusCode
@@ -156,7 +144,7 @@ type ending struct {
 }
 
 func (e *ending) encoded() []byte {
-	return encode(errorMessage{"error", e.code, e.message, e.next})
+	return view.Encode(errorMessage{"error", e.code, e.message, e.next})
 }
 
 var (

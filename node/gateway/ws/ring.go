@@ -22,7 +22,7 @@ type encodedEvent struct {
 func encodeEvents(events []view.Event) []encodedEvent {
 	out := make([]encodedEvent, len(events))
 	for i, e := range events {
-		out[i] = encodedEvent{e.Seq, encode(e)}
+		out[i] = encodedEvent{e.Seq, view.Encode(e)}
 	}
 	return out
 }
@@ -91,7 +91,7 @@ func chunks(events []encodedEvent, end view.Cursor) [][]byte {
 		if cursor.Seq == end.Seq {
 			cursor = end
 		}
-		out = append(out, encode(eventsMessage{"events", texts(events[:n]), cursor}))
+		out = append(out, view.Encode(eventsMessage{"events", texts(events[:n]), cursor}))
 		events = events[n:]
 	}
 	return out

@@ -245,7 +245,7 @@ func (c *watcher) next(ctx context.Context, s *Server, w *watch.Watcher) (view.W
 func (c *watcher) write(ctx context.Context, message any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.writing)
 	defer cancel()
-	return c.conn.Write(ctx, websocket.MessageText, encode(message))
+	return c.conn.Write(ctx, websocket.MessageText, view.Encode(message))
 }
 
 // close says why, but for a cut, which was a frame already.

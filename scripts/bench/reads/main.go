@@ -2,6 +2,14 @@
 // holds 1,000 robots and 1,000,000 events. It prints JSON lines (package
 // benchjson) beside the goals.
 //
+// Every question is asked in three ways (type load): at a steady rate, at that
+// rate while robots are renamed, which makes the node draw its lists anew, and
+// without a pause. A question takes from when it was due until the last byte of
+// its answer is here; answers are not decoded. Both processes share the machine,
+// so beside each p99 stands what the node computed for an answer and how busy
+// this process was with asking. In the end the node's own metrics say which share
+// of all questions it answered without reading through its history.
+//
 // The events are put into the replica of a node that has not started yet, as
 // entries of the log, and the Raft log is made to continue after them; then the
 // program starts as a user would start it. Questions come from this process,
@@ -13,16 +21,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"time"
 
+	"skein/mesh/ident"
 	"skein/node/client"
-	"skein/scripts/benchjson"
 )
 
 const (
@@ -30,6 +38,10 @@ const (
 	groups = 50
 	// askers is how many clients ask at once, each one question after another.
 	askers = 4
+	// perSecond is how often each of them asks at a steady rate.
+	perSecond = 50
+	// renames is how many robots a second are renamed meanwhile.
+	renames = 20
 	// startTimeout bounds the node's start.
 	startTimeout = 30 * time.Second
 )
@@ -65,11 +77,17 @@ func run(events int, each time.Duration) (err error) {
 // node is the one that is asked.
 type node struct {
 	skein, data, address string
-	// robot, hour and last are what questions are about.
+	pid                  int
+	// robots are those that may be renamed.
+	robots []ident.NodeID
+	// robot, name, from, until and last are what questions are about.
 	robot string
+	name  string
 	from  time.Time
 	until time.Time
 	last  uint64
+	// renamed counts renames.
+	renamed int
 }
 
 // start runs the program until stop is called.
@@ -85,6 +103,7 @@ func (n *node) start() (stop func() error, err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	n.pid = cmd.Process.Pid
 	return func() error {
 		if err := cmd.Process.Kill(); err != nil {
 			return err
@@ -100,7 +119,8 @@ type question struct {
 	path string
 	// query gives the parameters of the i-th time it is asked.
 	query func(i int) url.Values
-	// goal is the p99 in milliseconds, 0 for none.
+	// goal is the p99 in milliseconds, 0 for none: then it is asked without a
+	// pause only.
 	goal float64
 }
 
@@ -123,6 +143,7 @@ func (n *node) questions() []question {
 		{"groups", "/api/v1/groups", fixed(), 10},
 		{"deployments", "/api/v1/deployments", fixed(), 10},
 		{"one robot", "/api/v1/robots/" + n.robot, fixed(), 10},
+		{"one robot by its name", "/api/v1/robots/" + n.name, fixed(), 10},
 		{"all 1,000 robots", "/api/v1/robots", fixed(), 10},
 		{"events of a robot, newest 100", "/api/v1/events", fixed("stream", "robot/"+n.robot, "newest", "true"), 10},
 		{"events of a type, newest 100", "/api/v1/events", fixed("type", "robot.offline", "newest", "true"), 10},
@@ -136,7 +157,8 @@ func (n *node) questions() []question {
 	}
 }
 
-// measure asks each question for a while and prints how long answers took.
+// measure asks each question for a while in every way, and prints how long
+// answers took.
 func (n *node) measure(each time.Duration) error {
 	var clients [askers]*client.Client
 	for i := range clients {
@@ -148,59 +170,19 @@ func (n *node) measure(each time.Duration) error {
 		clients[i] = c
 	}
 	for _, q := range n.questions() {
-		took, err := ask(clients[:], q, each)
-		if err != nil {
-			return fmt.Errorf("%s: %w", q.name, err)
+		if err := clients[0].Copy(context.Background(), q.path, q.query(0), io.Discard); err != nil {
+			return fmt.Errorf("%s: %w", q.name, err) // the first waits for telemetry
 		}
-		name := fmt.Sprintf("reads/%d robots/%d events/%d clients/%s", robots, n.last, askers, q.name)
-		results := []benchjson.Result{
-			{Bench: name + "/p50", Unit: "ms", Ours: benchjson.Percentile(took, 50)},
-			{Bench: name + "/p99", Unit: "ms", Ours: benchjson.Percentile(took, 99)},
-			{Bench: name, Unit: "1/s", Ours: float64(len(took)) / each.Seconds()},
-		}
-		if q.goal > 0 {
-			results[1].Peer, results[1].Theirs = "goal", q.goal
-		}
-		for _, r := range results {
-			if err := benchjson.Print(os.Stdout, r); err != nil {
-				return err
+		for _, l := range loads() {
+			if q.goal == 0 && l.every > 0 {
+				continue
+			}
+			if err := n.measureOne(clients[:], q, l, each); err != nil {
+				return fmt.Errorf("%s, %s: %w", q.name, l.name, err)
 			}
 		}
 	}
-	return nil
-}
-
-// ask gives how many milliseconds each answer took.
-func ask(clients []*client.Client, q question, d time.Duration) ([]float64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), d+startTimeout)
-	defer cancel()
-	var (
-		mu    sync.Mutex
-		took  []float64
-		first error
-		wg    sync.WaitGroup
-	)
-	end := time.Now().Add(d)
-	for who, c := range clients {
-		wg.Go(func() {
-			for i := who; time.Now().Before(end); i += len(clients) {
-				start := time.Now()
-				_, err := c.Get(ctx, q.path, q.query(i))
-				millis := float64(time.Since(start)) / float64(time.Millisecond)
-				mu.Lock()
-				took = append(took, millis)
-				if first == nil {
-					first = err
-				}
-				mu.Unlock()
-				if err != nil {
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return took, first
+	return n.share()
 }
 
 // dial waits until the node answers a client that is logged in.

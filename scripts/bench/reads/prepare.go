@@ -45,7 +45,8 @@ func prepare(data string, events int) (*node, error) {
 	l.index, l.term = store.Applied()
 	began := time.Now()
 	err = l.load(events)
-	n.robot, n.from, n.until, n.last = string(l.ids[robots/2]), l.now.Add(-48*time.Hour), l.now.Add(-47*time.Hour), store.Cursor().Seq
+	n.robots, n.robot, n.name, n.last = l.ids, string(l.ids[robots/2]), name(robots/2), store.Cursor().Seq
+	n.from, n.until = l.now.Add(-48*time.Hour), l.now.Add(-47*time.Hour)
 	if err == nil {
 		err = store.Close()
 	}
@@ -117,7 +118,7 @@ func (l *loader) people() {
 		}
 		id := key.ID()
 		l.ids = append(l.ids, id)
-		name := fmt.Sprintf("kiwi-%04d", i)
+		name := name(i)
 		l.propose(l.leader, event.NodeAdmitted{PublicKey: key.Public(), Name: name, By: event.ByEnrolment, Ref: l.enrolment()}.Draft())
 		l.propose(itself(id), event.RobotRegistered{Name: name, Type: event.LeKiwi, Version: "1.0", Arch: "arm64", OS: "linux"}.Draft(id))
 		l.propose(l.leader, event.RobotOnline{}.Draft(id))
@@ -130,6 +131,9 @@ func (l *loader) people() {
 	}
 	l.decide()
 }
+
+// name is the i-th robot's.
+func name(i int) string { return fmt.Sprintf("kiwi-%04d", i) }
 
 func itself(id ident.NodeID) event.Actor { return event.Actor{Kind: event.KindNode, ID: string(id)} }
 
