@@ -70,5 +70,5 @@ func listing[T, R any](ctx context.Context, s *Server, in *AtIn, name string, lo
 	if err != nil {
 		return nil, err
 	}
-	return answer(tellList[T](name, list), nil)
+	return answer(tellList[T](&s.texts, name, list), nil)
 }

@@ -139,7 +139,7 @@ func (s *Server) reads() {
 			if err != nil {
 				return nil, err
 			}
-			return answer(tellRobots(robots), nil)
+			return answer(tellRobots(&s.texts, robots), nil)
 		})
 	add(s, getting("/robots/{which}", "getRobot", "One robot"),
 		func(ctx context.Context, in *whichIn) (*body[view.OneRobot], error) {
@@ -308,7 +308,7 @@ func (s *Server) events(ctx context.Context, in *eventsIn) (*body[told[view.Even
 	// Looked at last, so that its cursor is at or after every event above.
 	page.AsOf = s.cfg.Fleet.AsOf()
 	label(&page.AsOf)
-	return answer(tellEvents(page), nil)
+	return answer(tellEvents(&s.texts, page), nil)
 }
 
 // find picks the robot that a person means: the exact id, else the name, else

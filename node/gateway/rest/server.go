@@ -121,6 +121,7 @@ type Server struct {
 	mux     *http.ServeMux
 	limiter *auth.Limiter
 	looker  *looker
+	texts   texts
 	spec    []byte
 }
 
