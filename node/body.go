@@ -402,7 +402,7 @@ func (b *body) raftStatus() view.Raft {
 			out.Follow = &view.Follow{Parent: parent, Path: m.Path, MarkAgeMillis: age.Milliseconds()}
 		}
 	}
-	if s, ok := b.seat.status(); ok {
+	if s, ok := b.seat.status(); ok && len(s.Voters) > 0 { // the group of a spare knows nobody
 		out.State, out.Leader, out.Term = string(s.State), s.Leader, s.Term
 		out.LastIndex, out.CommitIndex, out.Voters, out.Nonvoters = s.LastIndex, s.Commit, s.Voters, s.Nonvoters
 		if s.LastContact >= 0 {

@@ -148,8 +148,12 @@ func (h *Host) Know(e ident.Endpoint) {
 
 // Recheck probes every connection and closes those that do not answer within
 // 5 s. Call it when this node's own address has changed: what was open from the
-// old one hangs silently.
-func (h *Host) Recheck() { h.probe(h.peers.all()) }
+// old one hangs silently. An address that was this node's own can be dialled from
+// now on: it may be another's.
+func (h *Host) Recheck() {
+	h.swarm.ListenClose() // closes nothing; the swarm forgets which addresses are its own, which it remembers for a minute
+	h.probe(h.peers.all())
+}
 
 func (h *Host) probe(conns []*conn) {
 	for _, c := range conns {

@@ -114,6 +114,7 @@ type Service struct {
 	keys  *memberlist.Keyring
 	wake  chan struct{} // rejoin: do not wait any longer
 	moved chan struct{} // Run: look at the addresses now
+	stray chan struct{} // catchUp: news has gone to where this node was
 
 	endMu sync.Mutex // memberlist panics when told to leave after its end
 	ended bool
@@ -141,6 +142,7 @@ func New(cfg Config) (*Service, error) {
 		keys:  keys,
 		wake:  make(chan struct{}, 1),
 		moved: make(chan struct{}, 1),
+		stray: make(chan struct{}, 1),
 	}
 	s.table.foreign = s.warnForeign()
 	if s.net, err = newTransport(cfg.Bind, s.table); err != nil {
@@ -286,17 +288,22 @@ func (s *Service) leave() {
 
 // update tells others if what this node says about itself has changed.
 func (s *Service) update(leaving bool) {
-	if !s.restate(leaving) {
+	changed, moved := s.restate(leaving)
+	if !changed {
 		return
 	}
 	if err := s.list.UpdateNode(updateWait); err != nil {
 		s.log.Debug("update was not passed on in time", "error", err)
 	}
+	if moved {
+		signal(s.stray)
+	}
 	s.Seek()
 }
 
-// restate makes a new statement if anything in it has changed.
-func (s *Service) restate(leaving bool) bool {
+// restate makes a new statement if anything in it has changed; moved: this node
+// has other addresses than before.
+func (s *Service) restate(leaving bool) (changed, moved bool) {
 	meta := s.cfg.Meta()
 	addrs := s.addresses()
 	s.mu.Lock()
@@ -315,13 +322,13 @@ func (s *Service) restate(leaving bool) bool {
 		leaving: leaving,
 	}
 	if s.raw != nil && next.endpoint.Equal(s.self.endpoint) && next.boot == s.self.boot && next.leaving == s.self.leaving {
-		return false
+		return false, false
 	}
-	if s.raw != nil && !slices.Equal(addrs, s.self.endpoint.Addrs) {
+	if moved = s.raw != nil && !slices.Equal(addrs, s.self.endpoint.Addrs); moved {
 		s.log.Info("address changed", "from", s.self.endpoint.Addrs, "to", addrs)
 	}
 	s.self, s.raw = next, next.encode(s.cfg.Key)
-	return true
+	return true, moved
 }
 
 // addresses are those at which others reach this node, at most MaxMetaAddrs.

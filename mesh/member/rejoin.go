@@ -23,6 +23,9 @@ const (
 	rejoinLook = 5 * time.Second
 	// catchUpEvery bounds exchanges made because packets show that lists differ.
 	catchUpEvery = 2 * time.Second
+	// strayExchanges is how many others a node asks that has moved. The address of
+	// one may be that of this node now, if the two have changed places.
+	strayExchanges = 3
 	// rejoinFleet is the fleet size up to which RejoinMax holds. Above it waits
 	// grow in proportion, so that a whole fleet looking for one robot that is
 	// switched off stays at about one attempt each 1.5 s in all: a split heals
@@ -113,21 +116,30 @@ func (s *Service) rejoin(ctx context.Context) {
 // that we do not know expects an answer from us, or one that we take for dead
 // speaks. Gossip misses a node now and then, and after a split two nodes may see
 // each other differently; the regular exchange of lists, which would mend both,
-// is rare because it is the dearest part of the traffic.
+// is rare because it is the dearest part of the traffic. A node that has moved
+// has missed what was sent to its old address: when two change places, what each
+// says of that reaches only itself.
 func (s *Service) catchUp(ctx context.Context) {
 	for {
-		var with ident.Endpoint
+		with := make([]ident.Endpoint, 1)
 		select {
-		case with = <-s.table.behind:
+		case with[0] = <-s.table.behind:
+		case <-s.stray:
+			with = make([]ident.Endpoint, strayExchanges)
 		case <-ctx.Done():
 			return
 		}
-		if others := s.table.others(); with.ID == "" && len(others) > 0 {
-			with = others[rand.IntN(len(others))]
-		}
-		if with.ID != "" && s.cfg.Refused(with.ID) == nil {
-			if err := s.contact(ctx, with); err != nil {
-				s.log.Debug("cannot exchange lists", "with", with.ID, "error", err)
+		others := s.table.others()
+		rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+		for i, e := range with {
+			if e.ID == "" && i < len(others) {
+				e = others[i]
+			}
+			if e.ID == "" || s.cfg.Refused(e.ID) != nil {
+				continue
+			}
+			if err := s.contact(ctx, e); err != nil {
+				s.log.Debug("cannot exchange lists", "with", e.ID, "error", err)
 			}
 		}
 		if !pass(ctx, nil, catchUpEvery) {

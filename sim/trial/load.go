@@ -67,13 +67,24 @@ type writer struct {
 // that run now; they ask all.
 func (f *Fleet) StartLoad(name string, n int) *Load {
 	f.t.Helper()
+	var about []*Robot
+	for _, r := range f.Robots {
+		if !r.Process.Ended() {
+			about = append(about, r)
+		}
+	}
+	return f.StartLoadAbout(name, n, about...)
+}
+
+// StartLoadAbout is StartLoad with changes about these robots, which must run now
+// and stay members.
+func (f *Fleet) StartLoadAbout(name string, n int, about ...*Robot) *Load {
+	f.t.Helper()
 	ctx, cancel := context.WithCancel(f.t.Context())
 	l := &Load{fleet: f, stop: cancel, strange: map[string]int{}}
 	var ids []ident.NodeID
-	for _, r := range f.Robots {
-		if !r.Process.Ended() {
-			ids = append(ids, ident.NodeID(ID(f.t, r)))
-		}
+	for _, r := range about {
+		ids = append(ids, ident.NodeID(ID(f.t, r)))
 	}
 	for i := range n {
 		w := &writer{load: l, name: fmt.Sprintf("%s-%d", name, i), robot: ids[i%len(ids)], owner: i < len(ids), at: i}

@@ -1,7 +1,6 @@
 package change
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -31,7 +30,7 @@ func TestRollingUpgrade(t *testing.T) {
 		upgrade.restart(r, newer)
 	}
 	for _, leader := range []*trial.Robot{last, one} {
-		upgrade.lead(leader)
+		lead(t, f, ids, leader)
 		upgrade.refused(leader.Name+" leads, "+last.Name+" is old", 1, "upgrade", one, two, last, robot)
 	}
 	upgrade.restart(last, newer)
@@ -76,24 +75,6 @@ func (u *upgrade) restart(r *trial.Robot, build string) {
 	r.BootAs(build)
 	u.load.Await(10, settle)
 	u.f.AwaitVoters(3)
-}
-
-// lead makes a voter the leader.
-func (u *upgrade) lead(r *trial.Robot) {
-	u.t.Helper()
-	rig.Wait(u.t, settle, r.Name+" leads", func() error {
-		leader := u.f.Leader()
-		if leader == r {
-			return nil
-		}
-		ctx, cancel := context.WithTimeout(u.t.Context(), settle)
-		defer cancel()
-		_, err := u.f.Face(leader).TransferLeader(ctx, u.ids[r.Name])
-		if err == nil {
-			err = rig.ErrNotYet
-		}
-		return err
-	})
 }
 
 // refused: the fleet is at a level, each of robots refuses what is above it in

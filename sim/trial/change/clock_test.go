@@ -51,8 +51,9 @@ func move(t testing.TB, r *trial.Robot, by time.Duration) {
 func TestWrongClocks(t *testing.T) {
 	t.Parallel()
 	lan := rig.New(t, 6)
-	f := trial.Found(t, rig.Build(t, "skein_clock"), "geese", lan.Hosts[:4], 3)
-	c := &clocks{t: t, f: f, ids: named(t, f), load: f.StartLoad("load", 4), start: time.Now()}
+	moving := rig.Build(t, "skein_clock")
+	f := trial.Found(t, moving, "geese", lan.Hosts[:4], 3)
+	c := &clocks{t: t, skein: moving, f: f, ids: named(t, f), load: f.StartLoad("load", 4), start: time.Now()}
 	sentry := watchLeaders(t, f)
 	reader := readFresh(t, f)
 	c.load.Await(10, settle)
@@ -111,6 +112,7 @@ func TestWrongClocks(t *testing.T) {
 // clocks is a fleet whose clocks are moved.
 type clocks struct {
 	t     *testing.T
+	skein string
 	f     *trial.Fleet
 	ids   map[string]ident.NodeID
 	load  *trial.Load
@@ -191,7 +193,7 @@ func (c *clocks) token(ttl time.Duration) string {
 func (c *clocks) tokens(h *rig.Host, long, short string, made time.Time) {
 	c.t.Helper()
 	join := func(token string) error {
-		_, err := h.Run(rig.Skein(c.t), "join", token, "--data", filepath.Join(h.Dir, "data"), "--name", "late-"+h.Name, "--timeout", "20s")
+		_, err := h.Run(c.skein, "join", token, "--data", filepath.Join(h.Dir, "data"), "--name", "late-"+h.Name, "--timeout", "20s")
 		return err
 	}
 	for time.Since(made) < 3*time.Second { // until the short one is over

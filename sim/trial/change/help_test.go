@@ -155,6 +155,24 @@ func (s *sentry) fault() error {
 	return errors.Join(s.faults...)
 }
 
+// lead makes a voter the leader.
+func lead(t testing.TB, f *trial.Fleet, ids map[string]ident.NodeID, r *trial.Robot) {
+	t.Helper()
+	rig.Wait(t, settle, r.Name+" leads", func() error {
+		leader := f.Leader()
+		if leader == r {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), settle)
+		defer cancel()
+		_, err := f.Face(leader).TransferLeader(ctx, ids[r.Name])
+		if err == nil {
+			err = rig.ErrNotYet
+		}
+		return err
+	})
+}
+
 // refusal is what a robot answers to a change, nil if it was decided.
 func refusal(t testing.TB, c *client.Client, drafts ...view.Draft) (problem *view.Problem) {
 	t.Helper()

@@ -80,7 +80,7 @@ func TestIsolatedSubsets(t *testing.T) {
 	}
 	rest()
 	apart(t, one, two)
-	refusals(t, one, two, lan.Hosts[9])
+	refusals(t, skein, one, two, lan.Hosts[9])
 	work("load-when-whole")
 	rest()
 }
@@ -164,7 +164,7 @@ func apart(t *testing.T, one, two *trial.Fleet) {
 // refusals are what somebody may try who wants one fleet of two, and each says
 // what to do; stranger is in no fleet, and a token brings it into the one that
 // made it.
-func refusals(t *testing.T, one, two *trial.Fleet, stranger *rig.Host) {
+func refusals(t *testing.T, skein string, one, two *trial.Fleet, stranger *rig.Host) {
 	t.Helper()
 	refused := func(what string, err error, words ...string) {
 		t.Helper()
@@ -175,10 +175,10 @@ func refusals(t *testing.T, one, two *trial.Fleet, stranger *rig.Host) {
 		}
 	}
 	member := one.Robots[4]
-	_, err := one.Robots[0].Run(rig.Skein(t), "fleet", "init", "geese", "--data", one.Robots[0].Data())
+	_, err := one.Robots[0].Run(skein, "fleet", "init", "geese", "--data", one.Robots[0].Data())
 	refused("founding again where the founder runs", err, "in use")
 	member.Process.Stop()
-	_, err = member.Run(rig.Skein(t), "fleet", "init", "geese", "--data", member.Data())
+	_, err = member.Run(skein, "fleet", "init", "geese", "--data", member.Data())
 	refused("founding on a member", err, "already in a fleet", "skein leave")
 	own, err := os.ReadFile(filepath.Join(member.Dir, "fleet.json"))
 	if err != nil {
@@ -194,10 +194,10 @@ func refusals(t *testing.T, one, two *trial.Fleet, stranger *rig.Host) {
 	member.WriteFile("fleet.json", string(own))
 
 	token := strings.Fields(two.Admin("token", "create"))[0]
-	_, err = member.Run(rig.Skein(t), "join", token, "--data", member.Data())
+	_, err = member.Run(skein, "join", token, "--data", member.Data())
 	refused("joining another fleet as a member", err, "already in a fleet", "skein leave")
 	member.Boot()
-	if _, err := stranger.Run(rig.Skein(t), "join", token, "--data", filepath.Join(stranger.Dir, "data"), "--name", "geese-"+stranger.Name); err != nil {
+	if _, err := stranger.Run(skein, "join", token, "--data", filepath.Join(stranger.Dir, "data"), "--name", "geese-"+stranger.Name); err != nil {
 		t.Errorf("joining with a token: %v", err)
 	}
 	joined := two.Join(stranger, false)
