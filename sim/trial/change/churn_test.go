@@ -58,7 +58,7 @@ func TestChurn(t *testing.T) {
 	}
 	start := time.Now()
 	for n := 1; n <= turns; n++ {
-		c.turn()
+		c.turn(n)
 		pass(t, time.Duration(c.draw.Int64N(int64(breath))))
 		c.load.Await(1, settle)
 		if n%checkEvery == 0 || n == turns {
@@ -127,36 +127,49 @@ func (c *churn) know(r *trial.Robot) ident.NodeID {
 	return c.ids[r]
 }
 
-// turn does one thing that can be done.
-func (c *churn) turn() {
+// turn does one thing that can be done; every third is about who votes.
+func (c *churn) turn(n int) {
 	c.t.Helper()
 	for {
 		r := c.f.Robots[c.draw.IntN(len(c.f.Robots))]
 		what := ""
-		switch pick := c.draw.IntN(10); {
+		switch {
 		case !c.member[r]:
 			r.Boot()
 			c.member[r], what = true, "joined"
 		case !alive(r):
 			r.Boot()
 			what = "came back"
-		case pick < 4 && c.spared(r, false):
+		case n%3 == 0:
+			what = c.ballot(r)
+		case c.draw.IntN(2) == 0 && c.spared(r, false):
 			r.Kill()
 			what = "died"
-		case pick < 6 && r != c.f.Robots[0] && c.spared(r, true):
+		case r != c.f.Robots[0] && c.spared(r, true):
 			c.leave(r)
 			what = "left"
-		case pick >= 6 && pick < 8 && c.vote(event.VoterApproved{}.Draft(c.know(r))):
-			what = "was approved"
-		case pick >= 8 && c.spared(r, true) && c.vote(event.VoterWithdrawn{}.Draft(c.know(r))):
-			what = "was withdrawn"
-		default:
-			continue
 		}
-		c.done[what]++
-		c.t.Logf("%s %s", r.Name, what)
-		return
+		if what != "" {
+			c.done[what]++
+			c.t.Logf("%s %s", r.Name, what)
+			return
+		}
+		n++ // nothing that could be done: something else
 	}
+}
+
+// ballot approves a robot that may vote, or withdraws one, and says which.
+func (c *churn) ballot(r *trial.Robot) string {
+	c.t.Helper()
+	id := c.know(r)
+	_, approved := c.standing()
+	switch {
+	case !slices.Contains(approved, id) && c.vote(event.VoterApproved{}.Draft(id)):
+		return "was approved"
+	case slices.Contains(approved, id) && c.spared(r, true) && c.vote(event.VoterWithdrawn{}.Draft(id)):
+		return "was withdrawn"
+	}
+	return ""
 }
 
 // spared reports whether the fleet goes on without a robot, dead or gone (out), as

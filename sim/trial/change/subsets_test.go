@@ -47,7 +47,7 @@ func TestIsolatedSubsets(t *testing.T) {
 	fleets, loads := []*trial.Fleet{one, two}, []*trial.Load{}
 	work := func(name string) {
 		for _, f := range fleets {
-			load := f.StartLoad(name, 2)
+			load := f.StartLoadAbout(name, 2, f.Robots[len(loads)/len(fleets)]) // not the same again
 			load.Await(20, settle)
 			load.Stop()
 			loads = append(loads, load)
