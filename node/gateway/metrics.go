@@ -30,7 +30,7 @@ func writeAsked(w io.Writer, a view.Asked) {
 	fmt.Fprintln(w, "skein_log_queries_scanned_total", a.Scanned)
 	counter("skein_past_queries_total", "Questions about a past moment, which read the log after a checkpoint.")
 	fmt.Fprintln(w, "skein_past_queries_total", a.Past)
-	counter("skein_view_queries_total", "Questions about the present, answered from read models without the log.")
+	counter("skein_view_queries_total", "Looks at the present, answered from read models without the log.")
 	for _, v := range a.Views {
 		fmt.Fprintf(w, "skein_view_queries_total{view=%q} %d\n", v.View, v.Queries)
 	}

@@ -2,7 +2,8 @@
 // face. The REST and WebSocket servers encode these types, the command line
 // decodes them, and the composer's adapter fills them from replica and mesh.
 //
-// They are plain data: no locks, no behaviour beyond small helpers. A Picture
+// They are plain data: no behaviour beyond small helpers and, for what many ask
+// for, JSON that is made once (Kept, Row). A Picture
 // and everything in it is immutable once it has been handed to a server; the
 // adapter makes a new one for every look. Lists and maps are never null in JSON
 // (Picture.Filled sees to it); what may be absent is a pointer and null.

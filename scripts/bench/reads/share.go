@@ -46,11 +46,16 @@ func (n *node) metrics() (map[string]float64, error) {
 	sums := map[string]float64{}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		name, _, _ = strings.Cut(name, "{")
-		if v, err := strconv.ParseFloat(value, 64); err == nil {
-			sums[name] += v
+		if strings.HasPrefix(lines.Text(), "#") {
+			continue
 		}
+		at := strings.LastIndexByte(lines.Text(), ' ') // labels may have spaces
+		name, _, _ := strings.Cut(lines.Text()[:max(at, 0)], "{")
+		v, err := strconv.ParseFloat(lines.Text()[at+1:], 64)
+		if err != nil {
+			return nil, fmt.Errorf("read metrics: %q: %w", lines.Text(), err)
+		}
+		sums[name] += v
 	}
 	return sums, lines.Err()
 }
