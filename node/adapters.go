@@ -26,14 +26,13 @@ func (d decider) Offer(batch event.Batch, done func(replica.Outcome, error)) err
 	return d.b.seat.Offer(batch, done)
 }
 
-// Leader implements propose.Group. A leader that is not ready has not applied
-// yet what was decided before; it would take a good person's token for a bad one.
-func (d decider) Leader() (ident.NodeID, bool) {
-	id, ok := d.b.leader()
-	if _, ready := d.b.seat.Leading(); id == d.b.self.key.ID() && !ready {
-		return "", false
-	}
-	return id, ok
+// Leader implements propose.Group.
+func (d decider) Leader() (ident.NodeID, bool) { return d.b.leader() }
+
+// Leads implements propose.Group.
+func (d decider) Leads() bool {
+	_, ready := d.b.seat.Leading()
+	return ready
 }
 
 // followLink opens the streams of following, and learns from how that goes

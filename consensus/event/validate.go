@@ -3,7 +3,9 @@ package event
 import (
 	"crypto/ed25519"
 	"encoding/json"
+	"math"
 	"strconv"
+	"sync"
 
 	"skein/mesh/ident"
 )
@@ -28,13 +30,21 @@ func (b Batch) Validate() error {
 	if fault := b.Actor.proposes(); fault != nil {
 		return fault
 	}
+	d := decoders.Get().(*Decoder)
+	defer decoders.Put(d)
 	for i := range b.Drafts {
-		if _, fault := b.Decode(i); fault != nil {
+		if _, fault := d.Draft(&b, i, anyLevel); fault != nil {
 			return fault
 		}
 	}
 	return nil
 }
+
+// decoders are those that validate; every proposal of the fleet passes here.
+var decoders = sync.Pool{New: func() any { return new(Decoder) }}
+
+// anyLevel is a ceiling that nothing exceeds.
+const anyLevel = math.MaxUint64
 
 // Decode is the part of Validate that looks into draft i. It gives the draft's
 // typed data, for who needs that as well.

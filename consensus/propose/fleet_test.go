@@ -58,6 +58,15 @@ func (w *whole) Leader() (ident.NodeID, bool) {
 	return m.Leader, ok
 }
 
+// Leads implements Group.
+func (w *whole) Leads() bool {
+	if w.group == nil {
+		return false
+	}
+	_, ready := w.group.Leading()
+	return ready
+}
+
 func (w *whole) standing() follow.Standing {
 	if w.group == nil {
 		return follow.Standing{}

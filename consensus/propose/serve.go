@@ -97,7 +97,7 @@ func (s *served) answer(id uint64, size int64, a answer) {
 // decide runs at the leader: who speaks, is it well-formed, what becomes of it.
 // done is called once, maybe before decide returns, and must be quick.
 func (p *Proposer) decide(q request, drafts []event.Draft, from ident.NodeID, done func(answer)) {
-	if leader, ok := p.cfg.Group.Leader(); !ok || leader != p.cfg.Self {
+	if !p.cfg.Group.Leads() {
 		done(answer{Fault: errNoLeader}) // say so before the token is judged by who should not
 		return
 	}

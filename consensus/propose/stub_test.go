@@ -23,6 +23,7 @@ import (
 
 // seat is a Group that the test steers.
 type seat struct {
+	self   ident.NodeID
 	mu     sync.Mutex
 	leader ident.NodeID
 	submit func(event.Batch) (replica.Outcome, error)
@@ -32,6 +33,12 @@ func (s *seat) Leader() (ident.NodeID, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.leader, s.leader != ""
+}
+
+func (s *seat) Leads() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leader == s.self
 }
 
 func (s *seat) lead(id ident.NodeID) {
@@ -65,7 +72,7 @@ func newLone(t *testing.T, n *testnet.Net, i int) *lone {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lone{seat: &seat{}, host: host}
+	l := &lone{seat: &seat{self: host.ID}, host: host}
 	l.Proposer = New(Config{Self: host.ID, Boot: 1, Group: l.seat, Replica: upToDate{}, Verify: verify, Log: testLog(t),
 		Open: func(ctx context.Context, id ident.NodeID) (net.Conn, error) {
 			l.opened.Add(1)
@@ -479,7 +486,7 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add(appendRequest(nil, &request{ID: 1, Drafts: appendDrafts(nil, nil)}, &tokenTable{}))
 	f.Add([]byte{})
 	f.Add([]byte{1, 1, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
-	p := New(Config{Self: testnet.ID(0), Group: &seat{leader: testnet.ID(0), submit: func(b event.Batch) (replica.Outcome, error) {
+	p := New(Config{Self: testnet.ID(0), Group: &seat{self: testnet.ID(0), leader: testnet.ID(0), submit: func(b event.Batch) (replica.Outcome, error) {
 		if err := b.Validate(); err != nil {
 			panic(err)
 		}

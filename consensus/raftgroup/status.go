@@ -103,9 +103,14 @@ func stateOf(s raft.RaftState) State {
 }
 
 // Leading reports whether this node leads and is ready, and in which term.
+// It is quick: it is asked for every proposal.
 func (g *Group) Leading() (term uint64, leading bool) {
-	s := g.Status()
-	return s.Term, s.Ready
+	r := g.raft.Load()
+	if r == nil || r.State() != raft.Leader || g.failure.get() != nil || g.streams.newer.Load() != 0 {
+		return 0, false
+	}
+	term = r.CurrentTerm()
+	return term, term != 0 && term == g.readyTerm.Load()
 }
 
 // Changed gives a channel that is closed at the next change of leader, term,

@@ -75,6 +75,8 @@ type queue struct {
 	drafts int
 	closed bool
 	wake   chan struct{}
+	// spare is memory for items.
+	spare []queued
 	// entryTime is how long an entry takes, averaged.
 	entryTime time.Duration
 }
@@ -123,9 +125,17 @@ func (q *queue) take() []queued {
 	}
 	taken := q.items[:n:n]
 	if q.items = q.items[n:]; len(q.items) == 0 {
-		q.items = nil // what was taken is let go of when it is settled
+		q.items, q.spare = q.spare, nil // what was taken comes back when it is settled
 	}
 	return taken
+}
+
+// reuse takes back the memory of what was taken and settled.
+func (q *queue) reuse(taken []queued) {
+	clear(taken)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.spare = taken[:0]
 }
 
 // shut refuses everything from now on and returns what was waiting.
@@ -296,6 +306,7 @@ func (g *Group) settle(s sent, err error) {
 	for i, p := range s.batches {
 		p.done(a.outcomes[i], nil)
 	}
+	g.queue.reuse(s.batches)
 }
 
 // lose settles an entry whose fate is not known.

@@ -125,6 +125,9 @@ func (c *Client) Leader() (ident.NodeID, bool) {
 	return c.voters[at%Voters], true
 }
 
+// Leads implements propose.Group.
+func (c *Client) Leads() bool { return false }
+
 // noCopy is the copy of the log of a node that keeps none. It is always far
 // enough, so that nothing waits for it.
 type noCopy struct{}

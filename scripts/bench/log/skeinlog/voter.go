@@ -100,12 +100,15 @@ func (v *voter) assemble(index int) {
 	}
 }
 
-// verify knows one person's token. A node checks a signature here.
+var scopes = []string{event.ScopeAdmin, event.ScopeOperator}
+
+// verify knows one person's token. A node checks a signature here, and remembers
+// the person.
 func verify(t string) (event.Actor, error) {
 	if t != token {
 		return event.Actor{}, errors.New("not the token of this benchmark")
 	}
-	return event.Actor{Kind: event.KindPerson, ID: operator, Scopes: []string{event.ScopeAdmin, event.ScopeOperator}}, nil
+	return event.Actor{Kind: event.KindPerson, ID: operator, Scopes: scopes}, nil
 }
 
 // Offer implements propose.Group.
@@ -117,6 +120,12 @@ func (v *voter) Offer(b event.Batch, done func(replica.Outcome, error)) error {
 func (v *voter) Leader() (ident.NodeID, bool) {
 	leader := v.group.Status().Leader
 	return leader, leader != ""
+}
+
+// Leads implements propose.Group.
+func (v *voter) Leads() bool {
+	_, ready := v.group.Leading()
+	return ready
 }
 
 func (v *voter) standing() follow.Standing {
