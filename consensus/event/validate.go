@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
-	"sync"
 
 	"skein/mesh/ident"
 )
@@ -23,25 +22,23 @@ func Validate(d Draft) error {
 // size, actor and producer, every draft, and that the actor may propose it.
 // What it accepts can still be refused by the state. A recovery is refused; see
 // KindRecovery.
-func (b Batch) Validate() error {
+func (b Batch) Validate() error { return new(Decoder).Validate(&b) }
+
+// Validate is Batch.Validate, for who checks many.
+func (d *Decoder) Validate(b *Batch) error {
 	if fault := b.CheckEnvelope(); fault != nil {
 		return fault
 	}
 	if fault := b.Actor.proposes(); fault != nil {
 		return fault
 	}
-	d := decoders.Get().(*Decoder)
-	defer decoders.Put(d)
 	for i := range b.Drafts {
-		if _, fault := d.Draft(&b, i, anyLevel); fault != nil {
+		if _, fault := d.Draft(b, i, anyLevel); fault != nil {
 			return fault
 		}
 	}
 	return nil
 }
-
-// decoders are those that validate; every proposal of the fleet passes here.
-var decoders = sync.Pool{New: func() any { return new(Decoder) }}
 
 // anyLevel is a ceiling that nothing exceeds.
 const anyLevel = math.MaxUint64

@@ -167,7 +167,7 @@ func (p *Proposer) Start(ctx context.Context, drafts []event.Draft, by Authority
 		w.settle(answer{}, expired(false))
 	case ok && leader == p.cfg.Self:
 		w.sent.Store(true)
-		p.decide(w.q, drafts, p.cfg.Self, func(a answer) { w.first(a, nil) })
+		p.decide(new(event.Decoder), w.q, drafts, p.cfg.Self, func(a answer) { w.first(a, nil) })
 	default:
 		p.mu.Lock()
 		l := p.line
@@ -319,7 +319,7 @@ func (w *Pending) try(ctx context.Context, hint ident.NodeID) (answer, error) {
 	if leader == p.cfg.Self {
 		got := make(chan answer, 1)
 		w.sent.Store(true)
-		p.decide(w.q, w.drafts, p.cfg.Self, func(a answer) { got <- a })
+		p.decide(new(event.Decoder), w.q, w.drafts, p.cfg.Self, func(a answer) { got <- a })
 		select {
 		case a := <-got:
 			return a, nil

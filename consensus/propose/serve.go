@@ -46,6 +46,7 @@ type served struct {
 	// places holds a token for each request under way.
 	places chan struct{}
 	in     requests
+	check  event.Decoder
 }
 
 // read takes requests until the stream ends. It neither waits for what becomes
@@ -77,7 +78,7 @@ func (s *served) read(ctx context.Context, conn net.Conn) error {
 				return err
 			}
 		}
-		s.p.decide(q, drafts, s.from, func(a answer) { s.answer(q.ID, size, a) })
+		s.p.decide(&s.check, q, drafts, s.from, func(a answer) { s.answer(q.ID, size, a) })
 	}
 }
 
@@ -96,7 +97,7 @@ func (s *served) answer(id uint64, size int64, a answer) {
 
 // decide runs at the leader: who speaks, is it well-formed, what becomes of it.
 // done is called once, maybe before decide returns, and must be quick.
-func (p *Proposer) decide(q request, drafts []event.Draft, from ident.NodeID, done func(answer)) {
+func (p *Proposer) decide(check *event.Decoder, q request, drafts []event.Draft, from ident.NodeID, done func(answer)) {
 	if !p.cfg.Group.Leads() {
 		done(answer{Fault: errNoLeader}) // say so before the token is judged by who should not
 		return
@@ -110,7 +111,7 @@ func (p *Proposer) decide(q request, drafts []event.Draft, from ident.NodeID, do
 		}
 	}
 	b := event.Batch{Producer: event.Producer{Node: from, Boot: q.Boot, N: q.N}, Actor: actor, Drafts: drafts}
-	if err := b.Validate(); err != nil {
+	if err := check.Validate(&b); err != nil {
 		done(answer{Fault: faultOf(err, event.CodeInvalid, "correct it", "the proposal is malformed")})
 		return
 	}

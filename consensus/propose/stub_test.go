@@ -274,7 +274,7 @@ func TestOnlyTheLeaderLooksAtTokens(t *testing.T) {
 		return event.Actor{}, nil
 	}
 	var a answer
-	node.decide(request{ID: 3, Token: "ada"}, group(1), testnet.ID(9), func(got answer) { a = got })
+	node.decide(new(event.Decoder), request{ID: 3, Token: "ada"}, group(1), testnet.ID(9), func(got answer) { a = got })
 	if a.Fault == nil || a.Fault.Code != event.CodeNoLeader || a.State {
 		t.Fatalf("%+v", a)
 	}
@@ -498,7 +498,7 @@ func FuzzDecodeRequest(f *testing.F) {
 			return
 		}
 		got := make(chan answer, 2)
-		p.decide(q, drafts, testnet.ID(1), func(a answer) { got <- a })
+		p.decide(new(event.Decoder), q, drafts, testnet.ID(1), func(a answer) { got <- a })
 		if a := <-got; (a.Fault == nil) == (a.First == 0) {
 			t.Fatalf("%x was answered with %+v", b, a)
 		}
