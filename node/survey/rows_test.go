@@ -188,16 +188,28 @@ func TestKeptIsAsDrawn(t *testing.T) {
 func TestRowsAreKept(t *testing.T) {
 	w := newWorld(t, 4, 1)
 	w.reports[fleettest.Node(1)] = presence.Report{AgeMillis: 250, Data: json.RawMessage(`{"cpuPercent":12.5}`)}
+	// Heard of and decided at the same time: of all that is heard only the status
+	// will be another.
+	hear := func(state member.State) {
+		w.hear(3, state)
+		m := w.members[fleettest.Node(3)]
+		m.Since = noon
+		w.members[m.ID] = m
+	}
+	hear(member.Alive)
 	s := w.surveyor()
 	before := s.Robots().Rows
 	w.reports[fleettest.Node(1)] = presence.Report{AgeMillis: 950, Data: json.RawMessage(`{"cpuPercent":12.5}`)}
 	w.admin(event.RobotLabelsChanged{Set: map[string]string{"task": "carry"}}.Draft(fleettest.Node(2)))
-	w.hear(3, member.Dead)
+	hear(member.Dead)
 	after := s.Robots().Rows
 	for i, same := range []bool{true, true, false, false} {
 		if (before[i].Row == after[i].Row) != same {
 			t.Errorf("robot %d: the row is the same: %v, want %v", i, !same, same)
 		}
+	}
+	if before[3].Status != view.Online || after[3].Status != view.Offline {
+		t.Errorf("who fell silent was %s and is %s", before[3].Status, after[3].Status)
 	}
 	if before[1].AgeMillis != 250 || after[1].AgeMillis != 950 {
 		t.Errorf("news is %d and then %d ms old", before[1].AgeMillis, after[1].AgeMillis)
