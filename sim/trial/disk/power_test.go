@@ -7,12 +7,16 @@ import (
 	"time"
 
 	"skein/sim/rig"
+	"skein/sim/trial"
 )
 
 const (
 	// fullEvery is after how many cuts the whole log is compared, not only what
 	// is new.
 	fullEvery = 10
+	// tailCuts is after how many cuts the log is longer than what a robot keeps that
+	// does not vote.
+	tailCuts = 60
 	// mutantCuts is how many cuts a program that does not sync may survive at most.
 	mutantCuts = 10
 )
@@ -71,18 +75,30 @@ func powerCuts(t testing.TB, skein, store string, cuts int, draw *rand.Rand) {
 		}
 		h.back(load)
 		load.Paused(func() {
-			if cut%fullEvery == fullEvery-1 || cut == cuts-1 {
-				checked = 0
-			}
 			h.AwaitHeld(h.Robots, acks, checked, settle)
+			if cut%fullEvery == fullEvery-1 || cut == cuts-1 {
+				h.AwaitHeld(h.keepAll(cut), acks, 0, settle)
+			}
 			checked = h.AwaitAgreement(h.Robots, settle).Seq
 		})
+		if cut%fullEvery == fullEvery-1 {
+			t.Logf("%d cuts of %d: everything is there, up to event %d", cut+1, cuts, checked)
+		}
 	}
 	load.Stop()
 	for what, n := range load.Strange() {
 		t.Errorf("%d times: %s", n, what)
 	}
 	t.Logf("%d cuts and %d more while starting in %v: %v", cuts, twice, time.Since(start).Round(time.Second), load)
+}
+
+// keepAll are the robots that have the whole log after so many cuts: who does not
+// vote keeps a tail, which is longer than the log of a short trial.
+func (h *house) keepAll(cut int) []*trial.Robot {
+	if cut < tailCuts {
+		return h.Robots
+	}
+	return h.voters
 }
 
 // cut takes the power from all voters. What they were told to keep is then on
