@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -56,9 +57,7 @@ func newCrowd(b *testing.B) (*crowd, *Surveyor) {
 		Members:  func() []member.Member { return append([]member.Member(nil), c.members...) },
 		Reports: func() map[ident.NodeID]presence.Report {
 			out := make(map[ident.NodeID]presence.Report, len(c.reports))
-			for id, r := range c.reports {
-				out[id] = r
-			}
+			maps.Copy(out, c.reports)
 			return out
 		},
 		Now: func() time.Time { return noon },
