@@ -106,7 +106,7 @@ func (b *body) assemble(models *views.Views) error {
 		return errors.Join(err, b.face.gateway.Close())
 	}
 	b.lead.control = control.New(control.Config{
-		Key: b.self.key, Level: b.self.level, View: b.viewAt, Subscribe: b.store.Subscribe, Raft: b.seat, Record: b.seat.Record, Mesh: b.mesh,
+		Key: b.self.key, Level: b.self.level, View: b.viewAt, Subscribe: b.store.Subscribe, Raft: b.seat, Learners: b.learners, Record: b.seat.Record, Mesh: b.mesh,
 		Offset: b.seat.clock.offset, ReplaceAfter: b.self.cfg.Raft.ReplaceAfter, Now: time.Now, Wall: b.seat.clock.now, Log: b.self.log,
 	})
 	b.serve()
@@ -390,6 +390,13 @@ func (b *body) leave(ctx context.Context) error {
 const leaveAfter = 200 * time.Millisecond
 
 var errLeft = errors.New("this robot has left its fleet")
+
+// learners are those that Raft sends the log to without a vote, as far as this
+// node knows.
+func (b *body) learners() []ident.NodeID {
+	s, _ := b.seat.status()
+	return s.Nonvoters
+}
 
 // raftStatus is this node's part in consensus.
 func (b *body) raftStatus() view.Raft {

@@ -67,6 +67,8 @@ type Config struct {
 	// Subscribe gives a channel that has a value after a change of the state.
 	Subscribe func() (changed <-chan struct{}, release func())
 	Raft      Raft
+	// Learners are in the newest Raft configuration without a vote.
+	Learners func() []ident.NodeID
 	// Record proposes facts as the leader.
 	Record func(ctx context.Context, drafts ...event.Draft) error
 	Mesh   Mesh
@@ -146,7 +148,7 @@ func (c *Controller) due(term uint64) (steps []step) {
 		}
 	}
 	w := world{
-		now: c.cfg.Now(), wall: c.cfg.Wall(), term: term, self: c.cfg.Key.ID(), raftVoters: voters, alive: c.cfg.Mesh.Alive,
+		now: c.cfg.Now(), wall: c.cfg.Wall(), term: term, self: c.cfg.Key.ID(), raftVoters: voters, learners: c.cfg.Learners(), alive: c.cfg.Mesh.Alive,
 		level: c.cfg.Mesh.Level, ownLevel: c.cfg.Level, offsets: offsets, ringEpoch: c.cfg.Mesh.GossipEpoch(), replaceAfter: c.cfg.ReplaceAfter,
 	}
 	c.cfg.View(func(s *fleet.State, at event.Cursor) {
@@ -162,7 +164,7 @@ func (c *Controller) take(ctx context.Context, s step) error {
 	case addVoter, replaceVoter:
 		return c.seat(ctx, s)
 	case removeVoter:
-		c.cfg.Log.Info("voter is removed", "node", s.node)
+		c.cfg.Log.Info("node is taken out of the Raft group", "node", s.node)
 		return c.cfg.Raft.RemoveServer(ctx, s.node)
 	case handOver:
 		c.cfg.Log.Warn("this node's clock is far from the other voters', so another is to lead; set the clock, see `skein doctor`", "node", s.node)

@@ -36,8 +36,9 @@ func newBench(t *testing.T) *bench {
 			b.leader(drafts...)
 			return nil
 		},
-		Offset: func(id ident.NodeID) (time.Duration, bool) { d, ok := b.offsets[id]; return d, ok },
-		Now:    func() time.Time { return b.w.now }, Wall: func() time.Time { return b.w.wall },
+		Learners: func() []ident.NodeID { return b.w.learners },
+		Offset:   func(id ident.NodeID) (time.Duration, bool) { d, ok := b.offsets[id]; return d, ok },
+		Now:      func() time.Time { return b.w.now }, Wall: func() time.Time { return b.w.wall },
 		Log: slog.New(slog.DiscardHandler),
 	})
 	return b

@@ -62,7 +62,9 @@ type world struct {
 	term       uint64
 	self       ident.NodeID
 	raftVoters []ident.NodeID
-	alive      func(ident.NodeID) bool
+	// learners are in Raft's configuration without a vote.
+	learners []ident.NodeID
+	alive    func(ident.NodeID) bool
 	// level is the newest level of event types that a node knows, if it has told,
 	// and ownLevel this build's.
 	level    func(ident.NodeID) (uint64, bool)
@@ -120,6 +122,9 @@ func (p *planner) next(s *fleet.State, w world) []step {
 	}
 	if to, due := p.handOver(w); due {
 		return append(steps, step{kind: handOver, node: to})
+	}
+	if id, due := stray(s, w); due {
+		return append(steps, step{kind: removeVoter, node: id})
 	}
 	if change, due := p.reshape(s, w); due {
 		change.ceiling = s.Ceiling()

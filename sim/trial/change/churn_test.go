@@ -66,7 +66,7 @@ func TestChurn(t *testing.T) {
 		}
 	}
 	c.load.Stop()
-	c.end()
+	wholeButVoters(t, f, c.voters(), c.load)
 	t.Logf("%d turns in %v: %v", turns, time.Since(start).Round(time.Second), c.done)
 }
 
@@ -267,24 +267,6 @@ func (c *churn) vote(d view.Draft) bool {
 	}
 	c.know(at)
 	return refusal(c.t, c.f.Face(at), d) == nil
-}
-
-// end compares the whole log of each voter. Tokens of a voter that has gone are
-// good no more, so people who had one were told to log in again.
-func (c *churn) end() {
-	c.t.Helper()
-	voters := c.voters()
-	c.f.AwaitHeld(voters, c.load.Acks(), 0, settle)
-	c.f.AwaitAgreement(voters, settle)
-	if err := c.load.Fault(); err != nil {
-		c.t.Error(err)
-	}
-	for what, n := range c.load.Strange() {
-		if !strings.Contains(what, "no voter any more") {
-			c.t.Errorf("%d times: %s", n, what)
-		}
-	}
-	c.t.Log(c.load)
 }
 
 // voters are the robots that vote, all awake: the dead are started.

@@ -1,0 +1,18 @@
+package control
+
+import (
+	"skein/consensus/fleet"
+	"skein/mesh/ident"
+)
+
+// stray finds a node that Raft sends the log to without a vote, although it is to
+// have none any more: it left, was revoked or withdrawn while it was brought up to
+// date. Nothing depends on it, so it is taken out whoever is silent.
+func stray(s *fleet.State, w world) (ident.NodeID, bool) {
+	for _, id := range w.learners {
+		if n, ok := s.Node(id); !ok || !n.Member() || !n.VoterApproved {
+			return id, true
+		}
+	}
+	return "", false
+}
