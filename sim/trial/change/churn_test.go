@@ -2,9 +2,11 @@ package change
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -134,14 +136,14 @@ func (c *churn) turn(n int) {
 		r := c.f.Robots[c.draw.IntN(len(c.f.Robots))]
 		what := ""
 		switch {
+		case n%3 == 0:
+			r, what = c.ballot()
 		case !c.member[r]:
 			r.Boot()
 			c.member[r], what = true, "joined"
 		case !alive(r):
 			r.Boot()
 			what = "came back"
-		case n%3 == 0:
-			what = c.ballot(r)
 		case c.draw.IntN(2) == 0 && c.spared(r, false):
 			r.Kill()
 			what = "died"
@@ -158,18 +160,27 @@ func (c *churn) turn(n int) {
 	}
 }
 
-// ballot approves a robot that may vote, or withdraws one, and says which.
-func (c *churn) ballot(r *trial.Robot) string {
+// ballot withdraws a robot that votes or approves one that may, whichever is drawn
+// first and can be done, and says which.
+func (c *churn) ballot() (r *trial.Robot, what string) {
 	c.t.Helper()
-	id := c.know(r)
-	_, approved := c.standing()
-	switch {
-	case !slices.Contains(approved, id) && c.vote(event.VoterApproved{}.Draft(id)):
-		return "was approved"
-	case slices.Contains(approved, id) && c.spared(r, true) && c.vote(event.VoterWithdrawn{}.Draft(id)):
-		return "was withdrawn"
+	for _, withdraw := range [][]bool{{true, false}, {false, true}}[c.draw.IntN(2)] {
+		for _, i := range c.draw.Perm(len(c.f.Robots)) {
+			r := c.f.Robots[i]
+			if !c.member[r] || !alive(r) {
+				continue
+			}
+			id := c.know(r)
+			raft, approved := c.standing()
+			switch {
+			case withdraw && slices.Contains(raft, id) && slices.Contains(approved, id) && c.spared(r, true) && c.vote(event.VoterWithdrawn{}.Draft(id)):
+				return r, "was withdrawn"
+			case !withdraw && !slices.Contains(approved, id) && c.vote(event.VoterApproved{}.Draft(id)):
+				return r, "was approved"
+			}
+		}
 	}
-	return ""
+	return nil, ""
 }
 
 // spared reports whether the fleet goes on without a robot, dead or gone (out), as
@@ -368,8 +379,19 @@ func (c *churn) ask(r *trial.Robot) (m members, err error) {
 			m.alive = append(m.alive, n.ID)
 		}
 	}
-	for _, v := range header.Voters {
-		m.voters = append(m.voters, v.ID)
+	// The header says what Raft does; the inventory is what the log says of nodes.
+	text, err := face.Get(ctx, "/api/v1/nodes", url.Values{"at": {fmt.Sprint(header.AsOf.Cursor.Seq)}})
+	if err != nil {
+		return m, err
+	}
+	var decided view.Nodes
+	if err := json.Unmarshal(text, &decided); err != nil {
+		return m, err
+	}
+	for _, n := range decided.Nodes {
+		if n.Role == view.VoterNow {
+			m.voters = append(m.voters, n.ID)
+		}
 	}
 	configured := slices.Clone(raft.Voters)
 	slices.Sort(configured)
