@@ -241,3 +241,36 @@ func TestAVoterThatComesBackDuringItsReplacement(t *testing.T) {
 		t.Fatalf("four vote, all are there: %v", kinds(steps))
 	}
 }
+
+// TestWhoAnswersIsNotTakenFromTheSilent: a leader that removes one that answers
+// could be left with a majority of silent ones, and never decide again.
+func TestWhoAnswersIsNotTakenFromTheSilent(t *testing.T) {
+	h := newHouse(t)
+	others := h.voters(5, 1)
+	withdrawn := others[2]
+	remove := func(when string) ident.NodeID {
+		t.Helper()
+		steps := h.next()
+		last := steps[len(steps)-1]
+		if last.kind != removeVoter {
+			t.Fatalf("%s: steps %v", when, kinds(steps))
+		}
+		h.w.raftVoters = slices.DeleteFunc(h.w.raftVoters, func(id ident.NodeID) bool { return id == last.node })
+		return last.node
+	}
+	h.dead[others[0]], h.dead[others[1]] = true, true
+	h.decide(event.Batch{Actor: fleettest.Admin("ada"), Drafts: []event.Draft{event.VoterWithdrawn{}.Draft(withdrawn)}})
+	if id := remove("of five, two are silent"); !h.dead[id] {
+		t.Fatal("of five, two are silent, and one that answers is removed")
+	}
+	if id := remove("of four, one is silent: two of three will answer"); id != withdrawn {
+		t.Fatalf("removed %s, want the one withdrawn", id)
+	}
+	h = newHouse(t)
+	others = h.voters(3, 1)
+	h.dead[others[0]] = true
+	h.decide(event.Batch{Actor: fleettest.Admin("ada"), Drafts: []event.Draft{event.VoterWithdrawn{}.Draft(others[1])}})
+	h.expect("of three, one is silent: the leader would need it")
+	h.dead[others[0]] = false
+	h.expect("it is back", "removeVoter")
+}

@@ -89,28 +89,43 @@ func unwanted(s *fleet.State, w world) (ident.NodeID, bool) {
 		return "", false
 	}
 	for _, id := range w.raftVoters {
-		if n, ok := s.Node(id); !ok || n.Revoked || n.Left || !n.VoterApproved {
+		n, ok := s.Node(id)
+		if (!ok || n.Revoked || n.Left || !n.VoterApproved) && spared(w, id) {
 			return id, true
 		}
 	}
 	return "", false
 }
 
+// spared reports whether the others can decide without a voter: those of them
+// that answer are a majority. With others silent, taking away one that answers
+// could leave a group that cannot decide until one of the silent is back.
+func spared(w world, id ident.NodeID) bool {
+	answer := 0
+	for _, other := range w.raftVoters {
+		if other != id && (other == w.self || w.alive(other)) {
+			answer++
+		}
+	}
+	return answer > (len(w.raftVoters)-1)/2
+}
+
 // surplus finds a voter to remove when there are more than wanted: one that is
-// dead, else one that does not lead.
+// dead, else one that is silent, else one that does not lead.
 func surplus(w world, want int, dead []ident.NodeID) (ident.NodeID, bool) {
 	if len(w.raftVoters) <= want {
 		return "", false
 	}
 	if len(dead) > 0 {
-		return dead[0], true
+		return dead[0], spared(w, dead[0])
 	}
+	found := ident.NodeID("")
 	for _, id := range slices.Backward(slices.Sorted(slices.Values(w.raftVoters))) {
-		if id != w.self {
-			return id, true
+		if id != w.self && (found == "" || w.alive(found) && !w.alive(id)) {
+			found = id
 		}
 	}
-	return "", false
+	return found, found != "" && spared(w, found)
 }
 
 // candidate finds the next node to make a voter: eligible, approved, alive, and

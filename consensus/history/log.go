@@ -45,6 +45,8 @@ type Log struct {
 	front sync.Mutex
 	// indexing is held while an index is made anew.
 	indexing sync.Mutex
+	// scratch has pages to read indexes into, for one question after another.
+	scratch sync.Pool
 	// index is that of the current segment. It is the appender's.
 	index *memory
 

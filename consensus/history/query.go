@@ -73,7 +73,8 @@ func (l *Log) Query(ctx context.Context, q Query) (Page, error) {
 	if q.Newest {
 		slices.Reverse(parts)
 	}
-	var scratch pages
+	scratch := l.takePages()
+	defer l.givePages(scratch)
 	for _, p := range parts {
 		if err := ctx.Err(); err != nil {
 			return page, err
@@ -81,7 +82,7 @@ func (l *Log) Query(ctx context.Context, q Query) (Page, error) {
 		if p.end.Seq <= q.After || q.Before > 0 && p.base.Seq+1 >= q.Before {
 			continue
 		}
-		places, indexed, err := l.find(p, &scratch, &q, q.Limit-len(page.Events)+1)
+		places, indexed, err := l.find(p, scratch, &q, q.Limit-len(page.Events)+1)
 		page.Indexed = page.Indexed && indexed
 		if err != nil {
 			return page, err
@@ -100,6 +101,19 @@ func (l *Log) Query(ctx context.Context, q Query) (Page, error) {
 		}
 	}
 	return page, nil
+}
+
+// takePages gives pages for one question; givePages takes them back.
+func (l *Log) takePages() *pages {
+	if p, ok := l.scratch.Get().(*pages); ok {
+		return p
+	}
+	return &pages{}
+}
+
+func (l *Log) givePages(p *pages) {
+	p.open(nil, 0)
+	l.scratch.Put(p)
 }
 
 // find gives where the first most events of p are that match, in the order asked
@@ -312,13 +326,14 @@ func (l *Log) SeqAt(ctx context.Context, t time.Time) (uint64, error) {
 	if t.IsZero() { // which a Filter takes for no bound
 		t = t.Add(1)
 	}
-	var scratch pages
+	scratch := l.takePages()
+	defer l.givePages(scratch)
 	for _, p := range parts {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
 		found := -1
-		_, err := l.ask(p, &scratch, func(x rows) error {
+		_, err := l.ask(p, scratch, func(x rows) error {
 			found = -1
 			set, err := match(x, &Filter{Until: t}, 0, x.head().count)
 			if last := set.pick(1, true); len(last) > 0 {
