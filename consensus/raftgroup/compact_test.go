@@ -131,7 +131,7 @@ func TestLedgerAgainstASimpleOne(t *testing.T) {
 // may have waiting, however much the others decide meanwhile.
 func TestBacklogIsBounded(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
+	c := newCluster(t, func(cfg *Config) { cfg.Timings.Stall = time.Minute }) // slow is not hung
 	all := c.form(3)
 	c.mustDecide(1)
 	c.agree([]uint64{1}, all...)

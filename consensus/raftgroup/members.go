@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"skein/consensus/event"
 	"skein/mesh/ident"
 )
 
@@ -71,9 +72,10 @@ func (g *Group) RemoveServer(ctx context.Context, id ident.NodeID) error {
 }
 
 // Transfer hands leadership over to the voter to, or to the one that is furthest
-// when to is empty. Proposals are refused meanwhile.
+// when to is empty. Proposals are refused meanwhile. While one is under way
+// another is refused with a fault of code "busy".
 func (g *Group) Transfer(ctx context.Context, to ident.NodeID) error {
-	return g.change(ctx, func(r *raft.Raft) error {
+	err := g.change(ctx, func(r *raft.Raft) error {
 		return await(ctx, g.slots.asking, func() error {
 			return g.lease.hand(func() error {
 				if to == "" {
@@ -83,7 +85,17 @@ func (g *Group) Transfer(ctx context.Context, to ident.NodeID) error {
 			})
 		})
 	})
+	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		busy := event.Refuse(event.CodeBusy, "", "try again in a moment, or see who leads with `skein raft`", "leadership is being handed over already")
+		busy.RetryAfterMillis = transferWait.Milliseconds()
+		return busy
+	}
+	return err
 }
+
+// transferWait is when to ask again while a transfer is under way: raft gives it
+// up after one election timeout.
+const transferWait = time.Second
 
 // change runs one change of the group at a time.
 func (g *Group) change(ctx context.Context, do func(*raft.Raft) error) error {

@@ -387,6 +387,26 @@ func TestFailedTermDoesNotPanic(t *testing.T) {
 	t.Fatal("no voter noticed that its term cannot be saved")
 }
 
+// TestHangingMachineMakesWayForAnotherLeader: the disk hangs in the machine's
+// write, so that no write of the Raft log is under way.
+func TestHangingMachineMakesWayForAnotherLeader(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, func(cfg *Config) { cfg.Timings.Stall = 400 * time.Millisecond })
+	all := c.form(3)
+	c.mustDecide(1)
+	hung := all[0]
+	hung.machine.mu.Lock()
+	t.Cleanup(hung.machine.mu.Unlock)
+	go hung.Submit(t.Context(), batch(2))
+	c.leader(all[1:]...)
+	c.forget(hung)
+	if err := <-hung.ended; !errors.Is(err, ErrStoreStalled) {
+		t.Fatalf("Run ended with %v", err)
+	}
+	hung.host.Kill()
+	c.mustDecide(3)
+}
+
 func TestHangingDiskMakesWayForAnotherLeader(t *testing.T) {
 	t.Parallel()
 	hang := make(chan struct{})
