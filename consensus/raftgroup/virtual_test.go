@@ -65,11 +65,14 @@ func (p *pipes) Open(ctx context.Context, from, to ident.NodeID) (net.Conn, erro
 	return near, nil
 }
 
+// maxDelay is how long a write takes at most, in virtual time.
+const maxDelay = 4 * time.Millisecond
+
 func (e *pipeEnd) Write(b []byte) (int, error) {
 	e.net.mu.Lock()
 	cut := e.net.cut[[2]ident.NodeID{e.from, e.to}]
 	breaks := e.net.breaks > 0 && e.net.rand.IntN(e.net.breaks) == 0
-	delay := time.Duration(e.net.rand.IntN(4000)) * time.Microsecond
+	delay := time.Duration(e.net.rand.Int64N(int64(maxDelay)))
 	e.net.mu.Unlock()
 	if cut {
 		e.lost.Store(true)
@@ -405,6 +408,7 @@ func (w *world) end() {
 	for _, v := range w.live() {
 		w.kill(v)
 	}
+	time.Sleep(maxDelay) // raft does not wait for answers that it is writing
 }
 
 // soaks is n runs, or many with SKEIN_SOAK=1.
