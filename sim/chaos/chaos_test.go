@@ -49,7 +49,7 @@ func seed(t *testing.T) uint64 {
 func TestChaos(t *testing.T) {
 	lan := rig.New(t, robots)
 	f := trial.Found(t, rig.Skein(t), "geese", lan.Hosts, voters)
-	d := &diary{began: time.Now(), acked: map[string]uint64{}}
+	d := &diary{began: time.Now(), acked: map[string]uint64{}, never: map[string]error{}}
 	var registers []string
 	for _, r := range f.Robots[:3] {
 		registers = append(registers, trial.ID(t, r))

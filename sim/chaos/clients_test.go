@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,8 @@ type diary struct {
 	ops   []porcupine.Operation
 	// acked is the event of every write that was acknowledged.
 	acked map[string]uint64
+	// never is every write of which it was said that it does not happen.
+	never map[string]error
 	// reads, refused and unknown count operations.
 	reads, refused, unknown int
 	// lastNoRead is why the newest read that failed did.
@@ -86,6 +89,7 @@ func (w *worker) write(register int, value string) {
 		w.diary.acked[value] = receipt.Last
 	case refused(err):
 		w.diary.refused++
+		w.diary.never[value] = err
 		return
 	default:
 		w.diary.unknown++
@@ -99,7 +103,7 @@ func (w *worker) write(register int, value string) {
 func refused(err error) bool {
 	var p *view.Problem
 	if !errors.As(err, &p) {
-		return errors.Is(err, client.ErrUnreachable)
+		return errors.Is(err, client.ErrUnreachable) && !errors.Is(err, client.ErrMaybeDone)
 	}
 	return p.Code != "unknown_outcome" && p.Code != "timeout" && p.Code != "internal"
 }
@@ -141,13 +145,45 @@ func (d *diary) check(t *testing.T, f *trial.Fleet) {
 		if err := porcupine.VisualizePath(registers(), info, path); err != nil {
 			t.Error(err)
 		}
-		t.Errorf("what the clients saw is not linearizable; see %s", path)
+		t.Errorf("what the clients saw is not linearizable; see %s\n%s", path, strings.Join(d.impossible(), "\n"))
 	case porcupine.Unknown:
 		t.Error("the history could not be checked within a minute")
 	}
 	for _, r := range f.Robots {
 		d.checkLog(t, f, r)
 	}
+}
+
+// impossible are reads that cannot be, in words, at most ten: of a value that
+// nobody wrote, or of one that another write had replaced for certain before the
+// read began. It is for people; porcupine sees more.
+func (d *diary) impossible() (found []string) {
+	writes := map[string]porcupine.Operation{}
+	for _, op := range d.ops {
+		if in := op.Input.(asked); in.write != "" {
+			writes[in.write] = op
+		}
+	}
+	at := func(ns int64) time.Duration { return time.Duration(ns).Round(100 * time.Microsecond) }
+	for _, r := range d.ops {
+		in, value := r.Input.(asked), r.Output.(saw).value
+		if in.write != "" || value == "" || len(found) == 10 {
+			continue
+		}
+		of, written := writes[value]
+		if !written {
+			found = append(found, fmt.Sprintf("client %d read %q of register %d at %v; nobody wrote it (%v)", r.ClientId, value, in.register, at(r.Call), d.never[value]))
+			continue
+		}
+		for name, w := range writes {
+			if w.Input.(asked).register == in.register && !w.Output.(saw).unknown && w.Call > of.Return && w.Return < r.Call {
+				found = append(found, fmt.Sprintf("client %d read %q (event %d, written %v to %v) of register %d from %v to %v; %q (event %d) was written from %v to %v",
+					r.ClientId, value, d.acked[value], at(of.Call), at(of.Return), in.register, at(r.Call), at(r.Return), name, d.acked[name], at(w.Call), at(w.Return)))
+				break
+			}
+		}
+	}
+	return found
 }
 
 // checkLog: acknowledged writes are there, at the event that was named, once;
@@ -174,6 +210,9 @@ func (d *diary) checkLog(t *testing.T, f *trial.Fleet, r *trial.Robot) {
 			value := change.Set[label]
 			if value == "" {
 				continue
+			}
+			if err, refused := d.never[value]; refused {
+				t.Errorf("%s: %s happened, at %d, and was refused: %v", r.Name, value, e.Seq, err)
 			}
 			if earlier, twice := found[value]; twice {
 				t.Errorf("%s: %s happened twice, at %d and %d", r.Name, value, earlier, e.Seq)
