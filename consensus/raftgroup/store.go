@@ -177,7 +177,7 @@ func checkMarker(dir string, id ident.NodeID, kind Store) (marked bool, err erro
 			ErrStoreForeign, dir, m.Node, id)
 	}
 	if m.Store != kind {
-		return false, fmt.Errorf("raft log in %s is kept as %q, the setting says %q; put the setting back", dir, m.Store, kind)
+		return false, fmt.Errorf("raft log in %s is kept as %q, the setting says %q; set raft.store = %q, or move the log with `skein store convert`", dir, m.Store, kind, m.Store)
 	}
 	info, err := os.Stat(filepath.Join(dir, kind.file()))
 	if err != nil || info.Size() == 0 {

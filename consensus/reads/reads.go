@@ -260,6 +260,9 @@ func expired(why error) *event.Fault {
 	if errors.Is(why, errBehind) {
 		return event.Refuse(CodeTimeout, "", "ask another node, or read what is here with the level local", "not in time: %v", why)
 	}
+	if fault, ok := event.FaultOf(why); ok && fault.Code == event.CodeNoLeader {
+		return fault // it says so already
+	}
 	return noLeader(why.Error())
 }
 

@@ -28,9 +28,11 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"skein/node/gateway/view"
@@ -53,9 +55,9 @@ var (
 	ErrNoIdentity = errors.New("this needs a person's identity")
 	// ErrUnreachable: no node answered at any address.
 	ErrUnreachable = errors.New("no node answers")
-	// ErrMaybeDone comes with ErrUnreachable when a change was sent and its
-	// answer was lost.
-	ErrMaybeDone = errors.New("the answer was lost, so it may have been carried out")
+	// ErrMaybeDone comes with ErrUnreachable, or with why the request's time is
+	// up, when a change was sent and no answer came.
+	ErrMaybeDone = errors.New("no answer came, so it may have been carried out")
 	// ErrNotSkein: something answered that is no Skein node.
 	ErrNotSkein = errors.New("this is no skein node")
 )
@@ -261,10 +263,13 @@ func (c *Client) send(ctx context.Context, r request) error {
 			c.mu.Unlock()
 			return err
 		}
-		if ctx.Err() != nil {
+		maybe := r.method != http.MethodGet && !t.dialing
+		switch {
+		case maybe && ctx.Err() != nil:
+			return fmt.Errorf("ask %s: %w: %w", e.shown, ErrMaybeDone, ctx.Err())
+		case ctx.Err() != nil:
 			return fmt.Errorf("ask %s: %w", e.shown, ctx.Err())
-		}
-		if r.method != http.MethodGet && !t.dialing {
+		case maybe:
 			return fmt.Errorf("%w at %s: %w: %w", ErrUnreachable, e.shown, ErrMaybeDone, t.err)
 		}
 		tried, last = append(tried, e.shown), t.err
@@ -282,6 +287,8 @@ func (e *transportError) Error() string { return e.err.Error() }
 func (e *transportError) Unwrap() error { return e.err }
 
 func (e endpoint) roundTrip(ctx context.Context, r request) error {
+	var sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, r.method, e.base+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
@@ -297,8 +304,7 @@ func (e endpoint) roundTrip(ctx context.Context, r request) error {
 	}
 	resp, err := e.http.Do(req)
 	if err != nil {
-		op, ok := errors.AsType[*net.OpError](err)
-		return &transportError{withoutAddress(err), ok && op.Op == "dial"}
+		return &transportError{withoutAddress(err), !sent.Load()}
 	}
 	defer resp.Body.Close()
 	if r.sink != nil && resp.StatusCode == http.StatusOK {

@@ -236,6 +236,35 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
+// TestTimeUpAfterAChangeWasSent: it is not said that it can be tried again.
+func TestTimeUpAfterAChangeWasSent(t *testing.T) {
+	n := newFakeNode(t)
+	arrived := make(chan struct{})
+	n.answer = func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	}
+	c := connect(t, Options{Addresses: []string{serve(t, n)}, Identity: n.identity()})
+	for _, ask := range []struct {
+		send  func(context.Context) error
+		maybe bool
+	}{
+		{func(ctx context.Context) error {
+			_, err := c.Propose(ctx, event.VoterApproved{}.Draft(n.admin.ID()))
+			return err
+		}, true},
+		{func(ctx context.Context) error { _, err := c.Fleet(ctx); return err }, false},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { <-arrived; cancel(nil) }()
+		err := ask.send(ctx)
+		if !errors.Is(err, context.Canceled) || errors.Is(err, ErrMaybeDone) != ask.maybe {
+			t.Errorf("got %v, want that it may be done: %v", err, ask.maybe)
+		}
+	}
+}
+
 func TestAnswersThatAreNotANodes(t *testing.T) {
 	cases := map[string]http.HandlerFunc{
 		"html":       func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>hello</html>") },

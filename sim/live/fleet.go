@@ -91,6 +91,10 @@ type running struct {
 	node *node.Node
 	kill context.CancelCauseFunc
 	done chan struct{}
+	// asked: a command started it, and is told if it does not come up. err is why
+	// it ended, once done is closed.
+	asked bool
+	err   error
 }
 
 // Run runs a fleet until ctx ends. It returns an error when the fleet cannot
@@ -148,7 +152,7 @@ func (f *Fleet) serve(ctx context.Context) error {
 	}
 	f.all.Go(func() { f.answer(ctx, control) })
 	for i := range max(f.o.Robots, f.onDisk()) {
-		if err := f.start(nameOf(i + 1)); err != nil {
+		if err := f.start(nameOf(i+1), false); err != nil {
 			return err
 		}
 	}
@@ -216,8 +220,8 @@ func (f *Fleet) settings(index int) config.Config {
 	return c
 }
 
-// start boots a robot that is new or dead.
-func (f *Fleet) start(name string) error {
+// start boots a robot that is new or dead. asked: see running.
+func (f *Fleet) start(name string, asked bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r, ok := f.robots[name]
@@ -236,13 +240,13 @@ func (f *Fleet) start(name string) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	ctx, kill := context.WithCancelCause(f.ctx)
-	r.run = &running{node: n, kill: kill, done: make(chan struct{})}
+	r.run = &running{node: n, kill: kill, done: make(chan struct{}), asked: asked}
 	f.robots[name] = r
 	run := r.run
 	f.all.Go(func() {
 		defer close(run.done)
-		err := n.Run(ctx)
-		f.ended(r, run, err)
+		run.err = n.Run(ctx)
+		f.ended(r, run)
 		kill(nil)
 	})
 	f.all.Go(func() {
@@ -270,14 +274,22 @@ func (f *Fleet) publish() {
 	}
 }
 
-// ended notes that a node is gone; one that nobody killed ends the fleet.
-func (f *Fleet) ended(r *robot, run *running, err error) {
+// ended notes that a node is gone; one that nobody killed ends the fleet, unless
+// it never came up and there is a command to be told.
+func (f *Fleet) ended(r *robot, run *running) {
 	f.mu.Lock()
 	if r.run == run {
 		r.run = nil
 	}
 	f.mu.Unlock()
-	switch {
+	up := false
+	select {
+	case <-run.node.Up():
+		up = true
+	default:
+	}
+	switch err := run.err; {
+	case run.asked && !up:
 	case errors.Is(err, node.ErrRevoked) && r.index > 1:
 		slog.New(slog.NewTextHandler(f.log, nil)).Warn("a robot was revoked and has ended, the fleet goes on", "robot", r.name)
 	case err != nil:
@@ -290,7 +302,7 @@ const upWithin = 5 * time.Second
 
 // boot starts a robot and waits until its face is up, or it ended, or a while.
 func (f *Fleet) boot(name string) error {
-	if err := f.start(name); err != nil {
+	if err := f.start(name, true); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -302,6 +314,9 @@ func (f *Fleet) boot(name string) error {
 	select {
 	case <-run.node.Up():
 	case <-run.done:
+		if run.err != nil && f.ctx.Err() == nil {
+			return fmt.Errorf("%s: %w", name, run.err)
+		}
 	case <-time.After(upWithin):
 	}
 	return nil

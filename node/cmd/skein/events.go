@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -278,13 +279,13 @@ func (a *app) eventsTypes() *cobra.Command {
 				return err
 			}
 			return a.print(types, func(w io.Writer) {
-				rows := [][]string{{"TYPE", "STREAM", "BY", "FIELDS"}}
+				rows := [][]string{{"TYPE", "SCHEMA", "STREAM", "BY", "FIELDS"}}
 				for _, t := range types.Types {
 					var names []string
 					for _, f := range t.Fields {
 						names = append(names, f.Name)
 					}
-					rows = append(rows, []string{t.Type, t.Stream, strings.Join(t.Authority, ", "), strings.Join(names, ", ")})
+					rows = append(rows, []string{t.Type, strconv.FormatUint(t.Schema, 10), t.Stream, strings.Join(t.Authority, ", "), strings.Join(names, ", ")})
 				}
 				table(w, rows)
 			})

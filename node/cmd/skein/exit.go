@@ -164,12 +164,12 @@ func explain(err error) string {
 func advise(err error) string {
 	text := err.Error()
 	switch {
+	case errors.Is(err, client.ErrMaybeDone):
+		return text + "; look at the fleet before you try again"
 	case errors.Is(err, context.DeadlineExceeded):
 		return text + "; try again with a longer --timeout, or ask another node with --http"
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
 		return text + "; run this as the user that runs the node, for example with sudo"
-	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, client.ErrMaybeDone):
-		return text + "; look at the fleet before you try again"
 	case errors.Is(err, client.ErrUnreachable):
 		return text + "; start one with `skein run` or `skein dev`, or say where one is with --http http://HOST:7780"
 	case errors.Is(err, client.ErrNoIdentity):

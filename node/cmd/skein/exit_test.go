@@ -165,6 +165,8 @@ func TestExplainAddsWhatTheErrorCannotKnow(t *testing.T) {
 	}{
 		{&view.Problem{Path: "drafts[0].data.name", Detail: "is too long", Next: "shorten it"}, "name is too long; shorten it"},
 		{fmt.Errorf("%w at x: %w: EOF", client.ErrUnreachable, client.ErrMaybeDone), "look at the fleet before you try again"},
+		{fmt.Errorf("ask x: %w: %w", client.ErrMaybeDone, context.DeadlineExceeded), "look at the fleet before you try again"},
+		{context.DeadlineExceeded, "or ask another node with --http"},
 		{fmt.Errorf("%w at x: %w", client.ErrUnreachable, fs.ErrPermission), "for example with sudo"},
 		{errors.New("plain"), "plain"},
 	}
