@@ -75,7 +75,7 @@ func powerCuts(t testing.TB, skein, store string, cuts int, draw *rand.Rand) {
 		}
 		h.back(load)
 		load.Paused(func() {
-			h.AwaitHeld(h.Robots, acks, checked, settle)
+			h.AwaitHeld(h.keepAll(cut), acks, checked, settle)
 			if cut%fullEvery == fullEvery-1 || cut == cuts-1 {
 				h.AwaitHeld(h.keepAll(cut), acks, 0, settle)
 			}
@@ -93,7 +93,9 @@ func powerCuts(t testing.TB, skein, store string, cuts int, draw *rand.Rand) {
 }
 
 // keepAll are the robots that have the whole log after so many cuts: who does not
-// vote keeps a tail, which is longer than the log of a short trial.
+// vote keeps a tail, which is longer than the log of a short trial, and may be sent
+// a state instead of what it missed. That its chain and state are the others' is
+// compared after every cut all the same.
 func (h *house) keepAll(cut int) []*trial.Robot {
 	if cut < tailCuts {
 		return h.Robots
