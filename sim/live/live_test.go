@@ -149,6 +149,7 @@ func TestFleetFormsLosesAndGains(t *testing.T) {
 		t.Errorf("a dead robot has a face at %s", face)
 	}
 	f.shows("robot-1", 3, "robot-1", "robot-2")
+	f.damaged("robot-3")
 	f.command("start", "robot-3")
 	f.shows("robot-3", 3, "robot-1", "robot-2", "robot-3")
 	f.command("add", "")
@@ -162,6 +163,32 @@ func TestFleetFormsLosesAndGains(t *testing.T) {
 	f.end()
 	http.DefaultClient.CloseIdleConnections()
 	goleak.VerifyNone(t, before)
+}
+
+// damaged starts a dead robot whose log lost a byte: the command says what is
+// wrong, and the others go on. Then the byte is put back.
+func (f *fleetUnderTest) damaged(name string) {
+	f.t.Helper()
+	segments, err := filepath.Glob(filepath.Join(f.data, name, "log", "history", "*.seg"))
+	if err != nil || len(segments) == 0 {
+		f.t.Fatalf("no history of %s: %v", name, err)
+	}
+	whole, err := os.ReadFile(segments[0])
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	broken := slices.Clone(whole)
+	broken[len(broken)/2] ^= 1
+	if err := os.WriteFile(segments[0], broken, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := Command(f.t.Context(), f.data, "start", name); err == nil || !strings.Contains(err.Error(), "damaged") {
+		f.t.Errorf("starting a robot with a damaged log: %v", err)
+	}
+	f.shows("robot-1", 3, "robot-1", "robot-2")
+	if err := os.WriteFile(segments[0], whole, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // nothingShared checks that every robot has a key, a face and files of its own.

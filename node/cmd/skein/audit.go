@@ -24,10 +24,11 @@ func (a *app) auditVerify() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Read every byte of a node's log, or of a backup, and say what is wrong",
+		Short: "Read every byte of a node's copy of the log, or of a backup, and say what is wrong",
 		Long: "Read every byte of a node's copy of the log, or of a backup: checksums, the hash chain over\n" +
 			"all events, checkpoints, and the leaders' signatures. One changed or missing byte is found\n" +
-			"and named. The node may run. The exit code is 1 if anything is wrong.",
+			"and named. A voter's Raft log is not read: the node checks that when it starts. The node\n" +
+			"may run. The exit code is 1 if anything is wrong.",
 		Example: "  skein audit verify --data /var/lib/skein\n  skein audit verify --backup geese.skein-backup",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
