@@ -19,6 +19,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"skein/consensus/event"
@@ -164,8 +165,7 @@ func (c *Controller) take(ctx context.Context, s step) error {
 	case addVoter, replaceVoter:
 		return c.seat(ctx, s)
 	case removeVoter:
-		c.cfg.Log.Info("node is taken out of the Raft group", "node", s.node)
-		return c.cfg.Raft.RemoveServer(ctx, s.node)
+		return c.unseat(ctx, s.node)
 	case handOver:
 		c.cfg.Log.Warn("this node's clock is far from the other voters', so another is to lead; set the clock, see `skein doctor`", "node", s.node)
 		return c.cfg.Raft.Transfer(ctx, s.node)
@@ -199,6 +199,25 @@ func (c *Controller) answers(ctx context.Context, id ident.NodeID) bool {
 	}
 	c.plan.heard(id, c.cfg.Now())
 	return true
+}
+
+// unseat takes a node out of the Raft group, unless the voters that stay are no
+// majority of theirs when they are asked: gossip notices a death after seconds
+// only, and a group that cannot decide could not take the node back either.
+func (c *Controller) unseat(ctx context.Context, id ident.NodeID) error {
+	if voters := c.cfg.Raft.Voters(); slices.Contains(voters, id) {
+		answer := 0
+		for _, other := range voters {
+			if other != id && (other == c.cfg.Key.ID() || c.answers(ctx, other)) {
+				answer++
+			}
+		}
+		if answer <= (len(voters)-1)/2 {
+			return fmt.Errorf("%s stays in the Raft group for now: of the %d others only %d answer", id.Short(), len(voters)-1, answer)
+		}
+	}
+	c.cfg.Log.Info("node is taken out of the Raft group", "node", id)
+	return c.cfg.Raft.RemoveServer(ctx, id)
 }
 
 // seat makes a node a voter, unless its build does not know what the log holds,

@@ -127,3 +127,23 @@ func TestASpareThatFailsDoesNotHoldUpAnother(t *testing.T) {
 		t.Fatalf("%v, voters %v", did, b.w.raftVoters)
 	}
 }
+
+// TestWhoIsTakenOutLeavesAMajorityThatAnswers: gossip has not noticed yet that
+// two of five voters have died when an admin withdraws a third.
+func TestWhoIsTakenOutLeavesAMajorityThatAnswers(t *testing.T) {
+	b := newBench(t)
+	others := b.voters(5, 1)
+	for _, id := range others {
+		b.answers[id] = true
+	}
+	b.rounds(3)
+	b.answers[others[0]], b.answers[others[1]] = false, false
+	b.decide(event.Batch{Actor: fleettest.Admin("ada"), Drafts: []event.Draft{event.VoterWithdrawn{}.Draft(others[2])}})
+	if did := b.rounds(3); len(did) > 0 {
+		t.Fatalf("of the four others two answer, and the leader did %v", did)
+	}
+	b.answers[others[0]] = true
+	if did := b.rounds(1); !slices.Equal(did, []string{"remove"}) {
+		t.Fatalf("of the four others three answer, and the leader did %v", did)
+	}
+}
