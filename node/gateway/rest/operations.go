@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -111,6 +112,15 @@ const backupType = "application/vnd.skein.backup"
 func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 	if _, _, err := s.admit(r.Context(), r.Header.Values("Authorization"), withScope(event.ScopeAdmin, true)); err != nil {
 		WriteProblem(w, fail(err).(failure).Problem)
+		return
+	}
+	// Elsewhere the framework refuses these. Asked for a moment, say, a backup of the
+	// present is not what was asked for.
+	if query := r.URL.RawQuery; query != "" {
+		name, _, _ := strings.Cut(query, "=")
+		p := problem(http.StatusUnprocessableEntity, "invalid", "a backup takes no query parameters, there is "+clip(name), "ask without; a backup is of the present")
+		p.Path = "query." + clip(name)
+		WriteProblem(w, p.Problem)
 		return
 	}
 	out := &steady{w: w, control: http.NewResponseController(w)}

@@ -42,7 +42,7 @@ func codeOf(status int) string {
 		return "unauthenticated"
 	case http.StatusForbidden:
 		return "not_allowed"
-	case http.StatusNotFound, http.StatusMethodNotAllowed:
+	case http.StatusNotFound:
 		return "not_found"
 	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
 		return "timeout"

@@ -776,7 +776,9 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		}
 	}
 	r := f.do("ada", "DELETE", "/api/v1/robots", "")
-	r.problem(t, 405, "not_found")
+	if p := r.problem(t, 405, "invalid"); !strings.Contains(p.Detail, "DELETE") || p.Next != "use GET" {
+		t.Errorf("%+v", p)
+	}
 	if r.Header.Get("Allow") != "GET" {
 		t.Errorf("Allow %q", r.Header.Get("Allow"))
 	}

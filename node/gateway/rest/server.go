@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,13 +12,13 @@ import (
 	"reflect"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"skein/mesh/ident"
 	"skein/node/gateway/auth"
+	"skein/node/gateway/exact"
 	"skein/node/gateway/view"
 )
 
@@ -166,17 +165,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// jsonFormat is JSON in UTF-8. The decoder would put a mark in place of bytes
-// that are none, and something else would be decided than was sent.
-var jsonFormat = huma.Format{
-	Marshal: marshal,
-	Unmarshal: func(data []byte, v any) error {
-		if !utf8.Valid(data) {
-			return errors.New("the text is not UTF-8")
-		}
-		return huma.DefaultJSONFormat.Unmarshal(data, v)
-	},
-}
+// jsonFormat is the form of bodies. withBody has checked those that come.
+var jsonFormat = huma.Format{Marshal: marshal, Unmarshal: exact.Unmarshal}
 
 // Close ends what requests have started: the interest in telemetry.
 func (s *Server) Close() { s.looker.close() }
@@ -200,11 +190,12 @@ func (s *Server) noSuch(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if len(allowed) == 0 {
-		WriteProblem(w, problem(http.StatusNotFound, "not_found", "there is nothing at "+clip(r.URL.Path), "see /openapi.json").Problem)
+		WriteProblem(w, problem(http.StatusNotFound, "not_found", "there is nothing at "+clip(r.URL.Path), "GET /openapi.json lists what there is").Problem)
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	WriteProblem(w, problem(http.StatusMethodNotAllowed, "not_found", r.URL.Path+" does not do "+clip(r.Method), "see /openapi.json").Problem)
+	WriteProblem(w, problem(http.StatusMethodNotAllowed, codeOf(http.StatusMethodNotAllowed),
+		clip(r.URL.Path)+" does not take the method "+clip(r.Method), "use "+strings.Join(allowed, " or ")).Problem)
 }
 
 // clip keeps what a stranger sent from filling an answer.
@@ -348,7 +339,7 @@ type route struct {
 const (
 	readTimeout    = 5 * time.Second
 	decideTimeout  = 15 * time.Second
-	smallBodyBytes = 8 << 10
+	smallBodyBytes = 8 << 10 // the most that most bodies may have
 )
 
 // add registers an operation: guard, deadline, errors as Problems.
@@ -365,13 +356,16 @@ func add[I, O any](s *Server, r route, handle func(context.Context, *I) (*O, err
 	}
 	op := huma.Operation{
 		OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary,
-		MaxBodyBytes: r.maxBody, BodyReadTimeout: readTimeout,
+		MaxBodyBytes: r.maxBody + 1, BodyReadTimeout: readTimeout, // withBody reads no more
 		Middlewares: huma.Middlewares{s.guard(open, r.may)},
 		Responses: map[string]*huma.Response{"default": {
 			Description: "What went wrong",
 			Content: map[string]*huma.MediaType{problemType: {
 				Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[view.Problem](), true, "Problem")}},
 		}},
+	}
+	if in, has := reflect.TypeFor[I]().FieldByName("Body"); has {
+		op.Middlewares = append(op.Middlewares, withBody(r.maxBody, in.Type))
 	}
 	if !open {
 		op.Security = []map[string][]string{{"token": {}}}

@@ -2,12 +2,14 @@ package ws
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/coder/websocket"
 
 	"skein/mesh/ident"
+	"skein/node/gateway/exact"
 	"skein/node/gateway/view"
 )
 
@@ -43,8 +45,8 @@ type clientMessage struct {
 // of a newer node must be able to watch at an older one.
 func decodeClient(text []byte) (clientMessage, error) {
 	var m clientMessage
-	if err := json.Unmarshal(text, &m); err != nil {
-		return clientMessage{}, fmt.Errorf("message is not JSON of the protocol: %w", err)
+	if err := exact.Decode(text, &m); err != nil {
+		return clientMessage{}, err
 	}
 	switch m.Type {
 	case "auth":
@@ -155,7 +157,15 @@ var (
 )
 
 func endBadMessage(err error) *ending {
-	return &ending{websocket.StatusPolicyViolation, "invalid", err.Error(), "load the console again"}
+	return &ending{websocket.StatusPolicyViolation, "invalid", err.Error(), nextOf(err, "load the console again")}
+}
+
+// nextOf is what an error says to do, or else usual.
+func nextOf(err error, usual string) string {
+	if f, is := errors.AsType[*exact.Fault](err); is {
+		return f.Next
+	}
+	return usual
 }
 
 // endUnauthenticated ends what has no good token, or none that can be judged yet.

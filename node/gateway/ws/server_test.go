@@ -94,6 +94,11 @@ func TestWhoIsLetIn(t *testing.T) {
 		"authenticates twice": {[]string{`{"type":"auth","token":"good"}`, `{"type":"auth","token":"good"}`}, 1008, "invalid"},
 		"asks twice":          {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch"}`, `{"type":"watch"}`}, 1008, "invalid"},
 		"not JSON":            {[]string{`hello`}, 1008, "invalid"},
+		"token twice":         {[]string{`{"type":"auth","token":"forged","token":"good"}`}, 1008, "invalid"},
+		"Token":               {[]string{`{"type":"auth","Token":"good"}`}, 1008, "invalid"},
+		"cursor and Cursor":   {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","cursor":null,"Cursor":{"history":"h","seq":1}}`}, 1008, "invalid"},
+		"half a pair":         {[]string{`{"type":"auth","token":"\udc00"}`}, 1008, "invalid"},
+		"an odd token":        {[]string{`{"type":"auth","token":7}`}, 1008, "invalid"},
 		"unknown type":        {[]string{`{"type":"drive"}`}, 1008, "invalid"},
 		"too many events":     {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","events":501}`}, 1008, "invalid"},
 		"16 KB are too long":  {[]string{`{"type":"auth","token":"` + strings.Repeat("x", maxClientBytes) + `"}`}, 1009, ""},
@@ -309,8 +314,12 @@ func FuzzDecodeClient(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := decodeClient(text)
 		if err != nil {
-			if len(endBadMessage(err).encoded()) > 4096 {
+			end := endBadMessage(err)
+			if len(end.encoded()) > 4096 {
 				t.Fatal("the answer to a bad message grows with it")
+			}
+			if end.message == "" || end.next == "" || strings.Contains(end.message, "Go struct") {
+				t.Fatalf("%q: %+v", text, end)
 			}
 			return
 		}

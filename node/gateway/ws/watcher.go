@@ -2,7 +2,6 @@ package ws
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +14,7 @@ import (
 	"skein/consensus/replica"
 	"skein/consensus/watch"
 	"skein/node/gateway/auth"
+	"skein/node/gateway/exact"
 	"skein/node/gateway/view"
 )
 
@@ -36,8 +36,8 @@ const (
 
 func decodeWatcher(text []byte, want string) (watcherMessage, error) {
 	var m watcherMessage
-	if err := json.Unmarshal(text, &m); err != nil {
-		return m, fmt.Errorf("message is not JSON of the protocol: %w", err)
+	if err := exact.Decode(text, &m); err != nil {
+		return m, err
 	}
 	if m.Type != want {
 		return m, fmt.Errorf("a message of type %s is expected, not %.20q", want, m.Type)
@@ -257,7 +257,8 @@ func (c *watcher) close(ctx context.Context, end *ending) {
 }
 
 func endBadWatch(err error) *ending {
-	return &ending{websocket.StatusPolicyViolation, "invalid", err.Error(), "see the package comment of the server for the protocol"}
+	return &ending{websocket.StatusPolicyViolation, "invalid", err.Error(),
+		nextOf(err, `connect again; send {"type":"auth","token":…} and then one {"type":"watch"}, as text`)}
 }
 
 func (s *Server) nameOfSelf() string {

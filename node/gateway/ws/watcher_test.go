@@ -300,18 +300,23 @@ func TestWhoMayWatchEvents(t *testing.T) {
 		status websocket.StatusCode
 		code   string
 	}{
-		"no such token":  {[]string{`{"type":"auth","token":"forged"}`}, 4401, "unauthenticated"},
-		"no token":       {[]string{`{"type":"auth"}`}, 4401, "unauthenticated"},
-		"may not read":   {[]string{`{"type":"auth","token":"blind"}`}, 4403, "not_allowed"},
-		"not judged yet": {[]string{`{"type":"auth","token":"early"}`}, websocket.StatusTryAgainLater, "not_ready"},
-		"watch first":    {[]string{`{"type":"watch"}`}, websocket.StatusPolicyViolation, "invalid"},
-		"not JSON":       {[]string{`{`}, websocket.StatusPolicyViolation, "invalid"},
-		"strange cursor": {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","cursor":{"seq":1}}`}, websocket.StatusPolicyViolation, "invalid"},
-		"absurd since":   {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","since":9007199254740992}`}, websocket.StatusPolicyViolation, "invalid"},
-		"negative since": {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","since":-1}`}, websocket.StatusPolicyViolation, "invalid"},
-		"both":           {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","since":1,"cursor":{"history":"h","seq":1}}`}, websocket.StatusPolicyViolation, "invalid"},
-		"long filter":    {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","filter":{"stream":"` + strings.Repeat("x", 257) + `"}}`}, websocket.StatusPolicyViolation, "invalid"},
-		"no time":        {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","filter":{"from":"yesterday"}}`}, websocket.StatusPolicyViolation, "invalid"},
+		"no such token":   {[]string{`{"type":"auth","token":"forged"}`}, 4401, "unauthenticated"},
+		"no token":        {[]string{`{"type":"auth"}`}, 4401, "unauthenticated"},
+		"may not read":    {[]string{`{"type":"auth","token":"blind"}`}, 4403, "not_allowed"},
+		"not judged yet":  {[]string{`{"type":"auth","token":"early"}`}, websocket.StatusTryAgainLater, "not_ready"},
+		"watch first":     {[]string{`{"type":"watch"}`}, websocket.StatusPolicyViolation, "invalid"},
+		"not JSON":        {[]string{`{`}, websocket.StatusPolicyViolation, "invalid"},
+		"strange cursor":  {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","cursor":{"seq":1}}`}, websocket.StatusPolicyViolation, "invalid"},
+		"absurd since":    {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","since":9007199254740992}`}, websocket.StatusPolicyViolation, "invalid"},
+		"negative since":  {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","since":-1}`}, websocket.StatusPolicyViolation, "invalid"},
+		"both":            {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","since":1,"cursor":{"history":"h","seq":1}}`}, websocket.StatusPolicyViolation, "invalid"},
+		"long filter":     {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","filter":{"stream":"` + strings.Repeat("x", 257) + `"}}`}, websocket.StatusPolicyViolation, "invalid"},
+		"since twice":     {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","since":1,"since":2}`}, websocket.StatusPolicyViolation, "invalid"},
+		"Since":           {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","Since":1}`}, websocket.StatusPolicyViolation, "invalid"},
+		"a filter's TYPE": {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","filter":{"TYPE":"robot."}}`}, websocket.StatusPolicyViolation, "invalid"},
+		"half a pair":     {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","filter":{"actor":"\ud800"}}`}, websocket.StatusPolicyViolation, "invalid"},
+		"no number":       {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","since":"1"}`}, websocket.StatusPolicyViolation, "invalid"},
+		"no time":         {[]string{`{"type":"auth","token":"good"}`, `{"type":"watch","filter":{"from":"yesterday"}}`}, websocket.StatusPolicyViolation, "invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := f.dial()
@@ -322,6 +327,7 @@ func TestWhoMayWatchEvents(t *testing.T) {
 			if err != nil || m.Type != view.WatchError || m.Code != c.code || m.Message == "" || m.Next == "" {
 				t.Fatalf("got %+v, %v", m, err)
 			}
+			wantWordsForPeople(t, m.Message+"; "+m.Next)
 			if _, err := s.read(); websocket.CloseStatus(err) != c.status {
 				t.Fatalf("closed with %v, want %v", err, c.status)
 			}
@@ -346,6 +352,16 @@ func TestWhoMayWatchEvents(t *testing.T) {
 			t.Fatalf("closed with %v", err)
 		}
 	})
+}
+
+// wantWordsForPeople wants none of the program's own names in a text.
+func wantWordsForPeople(t testing.TB, text string) {
+	t.Helper()
+	for _, of := range []string{"Go struct", "Go value", "json:", "watcherMessage", "clientMessage", "WatchRequest", "package"} {
+		if strings.Contains(text, of) {
+			t.Errorf("%q speaks of the program's inside (%s)", text, of)
+		}
+	}
 }
 
 func TestAWatcherWhoseTokenEnds(t *testing.T) {
