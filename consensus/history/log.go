@@ -69,9 +69,13 @@ type Log struct {
 	frame []byte
 }
 
+// Cure is what to do about a node whose copy of the log is damaged.
+const Cure = "stop the node and run `skein resync`, which moves the copy aside, then start it: it gets a new one from other nodes, or from its own Raft log if it is the last voter. " +
+	"A voter is withdrawn first (`skein node withdraw`) if others have a majority. " +
+	"If nothing has a good copy any more: `skein resync --alone`, then `skein restore` a backup"
+
 func damaged(path string, offset int64, why string) error {
-	return fmt.Errorf("%w: %s at byte %d: %s; run `skein resync` while the node is stopped, then start it: it fetches a new copy from other nodes",
-		ErrDamaged, path, offset, why)
+	return fmt.Errorf("%w: %s at byte %d: %s; %s", ErrDamaged, path, offset, why, Cure)
 }
 
 // Open opens the log in dir, or makes an empty one.

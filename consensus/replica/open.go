@@ -146,21 +146,19 @@ func (r *Replica) rebuild(saved *image) error {
 	case saved != nil && saved.at.Seq >= first:
 		from = *saved
 	case first > 0:
-		return fmt.Errorf("%w: no good checkpoint in %s, and the history starts only at event %d; %s", ErrDamaged, r.dir, first+1, advice)
+		return fmt.Errorf("%w: no good checkpoint in %s, and the history starts only at event %d; %s", ErrDamaged, r.dir, first+1, history.Cure)
 	}
 	at, err := r.history.At(from.at.Seq)
 	if err != nil {
 		return err
 	}
 	if at != from.at.Position {
-		return fmt.Errorf("%w: the checkpoint at event %d in %s is of another history; %s", ErrDamaged, at.Seq, r.dir, advice)
+		return fmt.Errorf("%w: the checkpoint at event %d in %s is of another history; %s", ErrDamaged, at.Seq, r.dir, history.Cure)
 	}
 	r.saver.last = from.at
 	r.state, r.at, r.tx = from.state, from.at, from.state.Begin()
 	return r.replay()
 }
-
-const advice = "run `skein resync` while the node is stopped, then start it: it fetches a new copy from other nodes"
 
 // replay applies the history after the current place.
 func (r *Replica) replay() error {
@@ -177,7 +175,7 @@ func (r *Replica) replay() error {
 		return true
 	})
 	if failed != nil && !errors.Is(failed, ErrUpgrade) {
-		failed = fmt.Errorf("%w: %w; %s", ErrDamaged, failed, advice)
+		failed = fmt.Errorf("%w: %w; %s", ErrDamaged, failed, history.Cure)
 	}
 	return errors.Join(err, failed)
 }

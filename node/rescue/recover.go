@@ -141,10 +141,10 @@ func (w *work) prepare() error {
 		return err
 	}
 	if held, err := present(w.dir.Log()); err != nil || !held {
-		return errors.Join(err, refusal("%s has no copy of the fleet's log; run it on a node that has one, or `skein restore` a backup", w.dir.Path()))
+		return errors.Join(err, refusal("%s has no copy of the fleet's log; run it on a node that has one; the only voter is just started, if its Raft log is there; else `skein restore` a backup", w.dir.Path()))
 	}
 	if w.replica, err = replica.Open(w.dir.Log(), replica.Options{Log: w.o.Log}); err != nil {
-		return fmt.Errorf("%w; or run it on another node, or `skein restore` a backup", err)
+		return fmt.Errorf("%w; or recover on another node", err)
 	}
 	return nil
 }
@@ -217,7 +217,7 @@ func (w *work) consider(ctx context.Context) error {
 		return err
 	}
 	if !report.OK() {
-		return refusal("this node's copy of the log is damaged: %v; run `skein audit verify`, and recover on another node or `skein restore` a backup", report.Findings[0])
+		return refusal("this node's copy of the log is damaged: %v; run `skein audit verify`, and recover on another node, or run `skein resync`, which says what is left here and what to do", report.Findings[0])
 	}
 	var askErr error
 	if w.asker, askErr = w.newAsker(w.o.Mesh, w.o.Log); askErr != nil {

@@ -186,7 +186,7 @@ func (r *restoring) consider(ctx context.Context) error {
 			return err
 		}
 		if held {
-			return refusal("%s holds a log already; run `skein resync` first, which moves it aside, or use another --data", path)
+			return refusal("%s holds a log already; a node that starts with it needs no backup. If it does not start, run `skein resync` first: it says whether anything can be kept, and `skein resync --alone` moves aside what cannot; or use another --data", path)
 		}
 	}
 	sum, state, err := r.readBackup()

@@ -24,7 +24,7 @@ type ResyncOptions struct {
 	Data string
 	Mesh config.Mesh
 	// Alone does it although no other node answers, from which the node could
-	// fetch the log.
+	// fetch the log, and its own Raft log cannot give the copy back.
 	Alone bool
 	Now   func() time.Time
 	Log   *slog.Logger
@@ -38,13 +38,31 @@ type Resynced struct {
 	Attic string   `json:"attic"`
 	// From are the nodes that answered: the log can be fetched from them.
 	From []Peer `json:"from"`
+	// Kept is what the Raft log, which stayed where it was, gives back; nil if it
+	// was moved too, or there was none.
+	Kept *RaftCopy `json:"kept,omitempty"`
+}
+
+// Next says what to do now, in sentences for a person.
+func (r Resynced) Next() string {
+	switch {
+	case r.Kept != nil:
+		return "Start the node: " + r.Kept.String() + " Delete that folder when it has."
+	case len(r.From) == 0:
+		return "No other node answered. If there is one with the log, start it and this one. If there is none, `skein restore` a backup here: " +
+			"what was decided since the backup is then lost, and only that folder still has it."
+	}
+	return fmt.Sprintf("Start the node: it fetches the log from the others (%d of them answer). Delete that folder when it has.", len(r.From))
 }
 
 // Resync moves a stopped node's copy of the log, and its Raft log, aside, so
 // that it fetches both anew. It refuses (ErrRefused) a node that still counts as
-// a voter, because one that has forgotten its votes could elect a leader that
-// lacks events; and, unless o.Alone, a node that reaches nobody, because its
-// copy might be the last.
+// a voter for the others that answer, because one that has forgotten its votes
+// could elect a leader that lacks events.
+//
+// When nobody answers, its copy might be the last. If that is damaged and the
+// voter's Raft log can give it back, only the copy is moved: the votes stay, and
+// nothing is lost. Else it refuses, unless o.Alone.
 func Resync(ctx context.Context, o ResyncOptions) (Resynced, error) {
 	s, err := openStopped(o.Data)
 	if err != nil {
@@ -68,7 +86,12 @@ func Resync(ctx context.Context, o ResyncOptions) (Resynced, error) {
 	if r.From, err = s.whoHasIt(ctx, o); err != nil {
 		return r, err
 	}
-	if err := checkResync(s, r.From, o.Alone); err != nil {
+	if len(r.From) > 0 {
+		err = s.checkDismissed(r.From)
+	} else {
+		folders, r.Kept, err = s.whatToMove(ctx, folders, o.Alone)
+	}
+	if err != nil {
 		return r, err
 	}
 	return r, s.moveAside(&r, folders, o.Now())
@@ -97,13 +120,8 @@ func (s *stopped) whoHasIt(ctx context.Context, o ResyncOptions) ([]Peer, error)
 	return append([]Peer{}, answered...), ctx.Err()
 }
 
-func checkResync(s *stopped, peers []Peer, alone bool) error {
-	if len(peers) == 0 {
-		if alone {
-			return nil
-		}
-		return refusal("no other node answers, from which the log could be fetched; start one, or name it with --peer HOST:PORT; if this is the last copy, `skein restore` a backup")
-	}
+// checkDismissed refuses a node that still counts as a voter for its peers.
+func (s *stopped) checkDismissed(peers []Peer) error {
 	// Who was recovered most often, and then who is furthest, knows best.
 	best := slices.MaxFunc(peers, func(a, b Peer) int {
 		return cmp.Or(cmp.Compare(a.Standing.Recoveries, b.Standing.Recoveries), cmp.Compare(a.Standing.Cursor.Seq, b.Standing.Cursor.Seq))

@@ -257,6 +257,34 @@ func TestRecoverCommand(t *testing.T) {
 	})
 }
 
+// A solo fleet's copy of the log is damaged. Every message leads to the command
+// that brings all of it back, what was decided after the backup too.
+func TestDamagedSoloFleet(t *testing.T) {
+	g := newGeese(t)
+	file, conf := filepath.Join(t.TempDir(), "geese.skein-backup"), g.quietMesh()
+	g.runs(func() {
+		g.decides("before")
+		g.run("backup", "--out", file, "--data", g.data).want(t, exitOK)
+		g.decides("after")
+	})
+	segment := filepath.Join(g.data, "log", "history", strings.Repeat("0", 20)+".seg")
+	text, err := os.ReadFile(segment)
+	if err != nil || len(text) < 1600 {
+		t.Fatal(len(text), err)
+	}
+	text[1500] ^= 1
+	if err := os.WriteFile(segment, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.run("recover-quorum", "--config", conf, "--yes", "geese").want(t, exitFailed, "skein resync")
+	g.run("restore", file, "--config", conf, "--yes", "geese").want(t, exitFailed, "skein resync", "--alone")
+	g.run("resync", "--config", conf).want(t, exitOK, "Moved aside", "own Raft log")
+	g.runs(func() {
+		g.run("groups", "list", "--data", g.data, "--identity", g.path("admin.json")).want(t, exitOK, "before-", "after-")
+	})
+	g.run("audit", "verify", "--data", g.data).want(t, exitOK, "Everything is in order")
+}
+
 func TestResyncAndConvertCommands(t *testing.T) {
 	g := newGeese(t)
 	conf := g.quietMesh()
