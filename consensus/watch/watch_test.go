@@ -135,6 +135,21 @@ func TestGivenUpNextLosesNothing(t *testing.T) {
 }
 
 // A node that is behind the cursor says so, again and again, and never goes back.
+// TestEmptyCopy: a node that has just been started has no history yet, which is
+// not another one.
+func TestEmptyCopy(t *testing.T) {
+	l := newFleetLog()
+	ahead, empty := newNode(t, l, replica.Options{}, small()), newNode(t, l, replica.Options{}, small())
+	l.decide(3, 3, 10)
+	ahead.applyAll()
+	at := ahead.store.Cursor()
+	w := empty.hub.Watch(&at, replica.Filter{})
+	defer w.Close()
+	if f := next(t, w); f.Kind != Behind || f.By != at.Seq || f.Cursor != at {
+		t.Fatalf("got %+v", f)
+	}
+}
+
 func TestBehind(t *testing.T) {
 	l := newFleetLog()
 	ahead, behind := newNode(t, l, replica.Options{}, small()), newNode(t, l, replica.Options{}, small())

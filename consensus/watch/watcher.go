@@ -153,6 +153,8 @@ func (w *Watcher) step() (f Frame, by uint64, changed <-chan struct{}) {
 		w.move(event.Cursor{History: head.History, Seq: w.at.Seq, Hash: w.at.Hash})
 	}
 	switch {
+	case head.History == "" && w.at.History != "":
+		return Frame{}, w.at.Seq, next // this node's copy is empty: it has just been started
 	case w.at.History != head.History:
 		return w.reset(head), 0, nil
 	case w.at.Seq > head.Seq:
