@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/raftgroup"
+	"skein/mesh/ident"
 )
 
 const (
@@ -41,7 +43,7 @@ var (
 func (v *seat) run(ctx context.Context) error {
 	changed, release := v.store.Subscribe()
 	defer release()
-	began := time.Now()
+	began, start := time.Now(), v.store.Cursor()
 	if v.hasLog() {
 		v.askAround(ctx)
 	}
@@ -59,7 +61,7 @@ func (v *seat) run(ctx context.Context) error {
 			}
 		}
 		asking := v.me().Voter && !v.hasLog() && time.Since(began) < lostLog
-		if (v.entitled() || v.hasLog()) && !v.outdated() && !v.unsure.Load() && !asking && v.informed(began) {
+		if (v.entitled() || v.hasLog()) && !v.outdated() && !v.unsure.Load() && !asking && v.informed(began, start) {
 			err := v.sit(ctx, changed)
 			switch {
 			case errors.Is(err, errUnsure):
@@ -102,13 +104,23 @@ func (v *seat) epoch() (n uint64) {
 // node with a Raft log learns from that: see replaying. Without one, the copy may
 // be old, or pass through the past while it is fetched, and who had a seat in the
 // past would get one with a blank log: a voter that has forgotten its votes. The
-// copy counts when it has reached what a leader said after began.
-func (v *seat) informed(began time.Time) bool {
+// copy counts when it has reached what a leader said after began. Of the only
+// voter nobody can say anything newer, if its copy has not changed since.
+func (v *seat) informed(began time.Time, start event.Cursor) bool {
 	if v.hasLog() {
 		return true
 	}
 	m, age, ok := v.others.word()
+	if !ok && v.store.Cursor() == start {
+		return v.onlyVoter()
+	}
 	return ok && m.Leader != "" && age < freshWord && time.Since(began) > age && m.Epoch == v.epoch() && v.store.Cursor().Seq >= m.Seq
+}
+
+// onlyVoter: this node's copy of the log knows no other voter.
+func (v *seat) onlyVoter() (only bool) {
+	v.store.View(func(s *fleet.State) { only = slices.Equal(s.Voters(), []ident.NodeID{v.id}) })
+	return only
 }
 
 // outdated reports whether somebody knows of a later epoch.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"skein/sim/rig"
 	"skein/sim/trial"
@@ -78,15 +79,23 @@ func TestDamagedVoter(t *testing.T) {
 	t.Log(load)
 }
 
-// newest is the last by name of the files that fit: names of segments, snapshots
-// and checkpoints are numbers.
+// newest is the file that was written last of those that fit.
 func newest(t *testing.T, r *trial.Robot, pattern string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(r.Data(), pattern))
 	if err != nil || len(found) == 0 {
 		t.Fatalf("nothing fits %s: %v", pattern, err)
 	}
-	return slices.Max(found)
+	return slices.MaxFunc(found, func(a, b string) int { return written(t, a).Compare(written(t, b)) })
+}
+
+func written(t *testing.T, path string) time.Time {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime()
 }
 
 // rewrite changes a file in place, as a disk would.
