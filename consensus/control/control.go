@@ -205,16 +205,9 @@ func (c *Controller) answers(ctx context.Context, id ident.NodeID) bool {
 // majority of theirs when they are asked: gossip notices a death after seconds
 // only, and a group that cannot decide could not take the node back either.
 func (c *Controller) unseat(ctx context.Context, id ident.NodeID) error {
-	if voters := c.cfg.Raft.Voters(); slices.Contains(voters, id) {
-		answer := 0
-		for _, other := range voters {
-			if other != id && (other == c.cfg.Key.ID() || c.answers(ctx, other)) {
-				answer++
-			}
-		}
-		if answer <= (len(voters)-1)/2 {
-			return fmt.Errorf("%s stays in the Raft group for now: of the %d others only %d answer", id.Short(), len(voters)-1, answer)
-		}
+	here := func(other ident.NodeID) bool { return other == c.cfg.Key.ID() || c.answers(ctx, other) }
+	if voters := c.cfg.Raft.Voters(); slices.Contains(voters, id) && !spared(voters, id, here) {
+		return fmt.Errorf("take %s out of the Raft group: too few of the other %d voters answer; bring them back", id.Short(), len(voters)-1)
 	}
 	c.cfg.Log.Info("node is taken out of the Raft group", "node", id)
 	return c.cfg.Raft.RemoveServer(ctx, id)

@@ -90,7 +90,7 @@ func unwanted(s *fleet.State, w world) (ident.NodeID, bool) {
 	}
 	for _, id := range w.raftVoters {
 		n, ok := s.Node(id)
-		if (!ok || n.Revoked || n.Left || !n.VoterApproved) && spared(w, id) {
+		if (!ok || n.Revoked || n.Left || !n.VoterApproved) && w.spares(id) {
 			return id, true
 		}
 	}
@@ -100,14 +100,19 @@ func unwanted(s *fleet.State, w world) (ident.NodeID, bool) {
 // spared reports whether the others can decide without a voter: those of them
 // that answer are a majority. With others silent, taking away one that answers
 // could leave a group that cannot decide until one of the silent is back.
-func spared(w world, id ident.NodeID) bool {
-	answer := 0
-	for _, other := range w.raftVoters {
-		if other != id && (other == w.self || w.alive(other)) {
-			answer++
+func spared(voters []ident.NodeID, id ident.NodeID, answers func(ident.NodeID) bool) bool {
+	count := 0
+	for _, other := range voters {
+		if other != id && answers(other) {
+			count++
 		}
 	}
-	return answer > (len(w.raftVoters)-1)/2
+	return count > (len(voters)-1)/2
+}
+
+// spares is spared as far as gossip knows.
+func (w world) spares(id ident.NodeID) bool {
+	return spared(w.raftVoters, id, func(other ident.NodeID) bool { return other == w.self || w.alive(other) })
 }
 
 // surplus finds a voter to remove when there are more than wanted: one that is
@@ -117,7 +122,7 @@ func surplus(w world, want int, dead []ident.NodeID) (ident.NodeID, bool) {
 		return "", false
 	}
 	if len(dead) > 0 {
-		return dead[0], spared(w, dead[0])
+		return dead[0], w.spares(dead[0])
 	}
 	found := ident.NodeID("")
 	for _, id := range slices.Backward(slices.Sorted(slices.Values(w.raftVoters))) {
@@ -125,7 +130,7 @@ func surplus(w world, want int, dead []ident.NodeID) (ident.NodeID, bool) {
 			found = id
 		}
 	}
-	return found, found != "" && spared(w, found)
+	return found, found != "" && w.spares(found)
 }
 
 // candidate finds the next node to make a voter: eligible, approved, alive, and
