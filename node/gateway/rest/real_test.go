@@ -485,7 +485,7 @@ func TestALongBackup(t *testing.T) {
 				return err
 			}
 			w.(*steady).control.Flush()
-			time.Sleep(every)
+			time.Sleep(every) // the pace of a slow backup: all of it takes five times WriteTimeout
 		}
 		return nil
 	}
