@@ -18,6 +18,37 @@ import (
 	"skein/mesh/ident"
 )
 
+// recovered ends all, recovers the first of them alone into epoch 1, and starts it.
+func (c *cluster) recovered(all []*member, epochs map[ident.NodeID]uint64) *member {
+	c.tb.Helper()
+	for _, m := range all {
+		c.kill(m)
+	}
+	survivor := all[0]
+	index, term := survivor.machine.Applied()
+	index += 1 << 32 // what package replica does
+	moved, err := Recover(survivor.dir, survivor.id, c.kind, index, term+1)
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(moved, markerFile)); err != nil {
+		c.tb.Fatalf("what was there before: %v", err)
+	}
+	epochs[survivor.id] = 1
+	survivor.machine.index, survivor.machine.term = index, term+1
+	kept := survivor.machine
+	c.restore = func(id ident.NodeID) *memMachine {
+		if id == survivor.id {
+			return kept
+		}
+		return nil
+	}
+	again := c.start(0)
+	c.leader(again)
+	c.mustDecide(4)
+	return again
+}
+
 // TestOldVotersAreRefusedAfterARecovery: one of three survives and is recovered
 // alone; then the two others come back with their majority of the old epoch.
 func TestOldVotersAreRefusedAfterARecovery(t *testing.T) {
@@ -30,31 +61,7 @@ func TestOldVotersAreRefusedAfterARecovery(t *testing.T) {
 			all := c.form(3)
 			c.mustDecide(1, 2, 3)
 			c.agree([]uint64{1, 2, 3}, all...)
-			for _, m := range all {
-				c.kill(m)
-			}
-			survivor := all[0]
-			index, term := survivor.machine.Applied()
-			index += 1 << 32 // what package replica does
-			moved, err := Recover(survivor.dir, survivor.id, kind, index, term+1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := os.Stat(filepath.Join(moved, markerFile)); err != nil {
-				t.Fatalf("what was there before: %v", err)
-			}
-			epochs[survivor.id] = 1
-			survivor.machine.index, survivor.machine.term = index, term+1
-			kept := survivor.machine
-			c.restore = func(id ident.NodeID) *memMachine {
-				if id == survivor.id {
-					return kept
-				}
-				return nil
-			}
-			again := c.start(0)
-			c.leader(again)
-			c.mustDecide(4)
+			again := c.recovered(all, epochs)
 
 			// The old ones elect each other, as long as they meet nobody newer.
 			old := []*member{c.start(1), c.start(2)}

@@ -207,17 +207,19 @@ func TestRecoverAsksWhoIsAheadAboutTheOthers(t *testing.T) {
 	same()
 }
 
-// Whatever is refused changes nothing.
-func TestRecoverRefuses(t *testing.T) {
+// recoverRefusal is why, and who is asked is or does what.
+type recoverRefusal struct {
+	peers func(b *body) []*peer
+	with  func(b *body, o *rescue.RecoverOptions)
+	is    error
+	says  string
+}
+
+func recoverRefusals(t *testing.T) map[string]recoverRefusal {
 	leader := func(age time.Duration) func() (ident.NodeID, time.Duration, bool) {
 		return func() (ident.NodeID, time.Duration, bool) { return fleettest.Node(4), age, true }
 	}
-	cases := map[string]struct {
-		peers func(b *body) []*peer
-		with  func(b *body, o *rescue.RecoverOptions)
-		is    error
-		says  string
-	}{
+	return map[string]recoverRefusal{
 		"a leader is there": {
 			peers: func(b *body) []*peer { return []*peer{runs(t, 5, b.log, 0, leader(2*time.Second))} },
 			is:    rescue.ErrRefused, says: "heard of a leader 2 s ago"},
@@ -261,7 +263,11 @@ func TestRecoverRefuses(t *testing.T) {
 		}, is: errDeclined},
 		"a wrong root key": {with: func(b *body, o *rescue.RecoverOptions) { o.RootKey = b.path("node.key") }, is: rescue.ErrRefused, says: "not the root key"},
 	}
-	for name, c := range cases {
+}
+
+// Whatever is refused changes nothing.
+func TestRecoverRefuses(t *testing.T) {
+	for name, c := range recoverRefusals(t) {
 		t.Run(name, func(t *testing.T) {
 			b := survivor(t)
 			b.log.Decide(event.Batch{Actor: fleettest.Admin("ada"), Drafts: []event.Draft{

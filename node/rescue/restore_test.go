@@ -125,16 +125,16 @@ func TestRestoreWithoutTheBeginning(t *testing.T) {
 	}
 }
 
-// Whatever is refused changes nothing.
-func TestRestoreRefuses(t *testing.T) {
-	l := survivor(t).log
-	file := backedUp(t, l)
-	cases := map[string]struct {
-		body func(t *testing.T) *body
-		with func(t *testing.T, b *body, o *rescue.RestoreOptions)
-		is   error
-		says string
-	}{
+// restoreRefusal is why, and who is asked is or does what.
+type restoreRefusal struct {
+	body func(t *testing.T) *body
+	with func(t *testing.T, b *body, o *rescue.RestoreOptions)
+	is   error
+	says string
+}
+
+func restoreRefusals(l *backuptest.Log, file string) map[string]restoreRefusal {
+	return map[string]restoreRefusal{
 		"a damaged backup": {with: func(t *testing.T, _ *body, o *rescue.RestoreOptions) {
 			text, err := os.ReadFile(file)
 			if err != nil {
@@ -187,7 +187,13 @@ func TestRestoreRefuses(t *testing.T) {
 			b.knows(runs(t, 5, l, 0, func() (ident.NodeID, time.Duration, bool) { return fleettest.Node(3), time.Second, true }))
 		}, is: rescue.ErrRefused, says: "heard of a leader"},
 	}
-	for name, c := range cases {
+}
+
+// Whatever is refused changes nothing.
+func TestRestoreRefuses(t *testing.T) {
+	l := survivor(t).log
+	file := backedUp(t, l)
+	for name, c := range restoreRefusals(l, file) {
 		t.Run(name, func(t *testing.T) {
 			var b *body
 			if c.body != nil {

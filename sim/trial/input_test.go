@@ -26,6 +26,38 @@ import (
 // prompt is how long a command may take that has nothing to wait for.
 const prompt = 10 * time.Second
 
+// damage is done to one file; code and words are how the node ends.
+type damage struct {
+	name   string
+	damage func(t *testing.T, dir string)
+	code   int
+	words  []string
+}
+
+// deadly damage is such that a node may not start.
+func deadly() []damage {
+	return []damage{
+		{"node key is cut", empty("node.key"), 1, []string{"node.key", "restore it from a backup"}},
+		{"node key is another", anotherKey, 1, []string{"membership.json", "put back the key"}},
+		{"node key is gone", remove("node.key"), 1, []string{"node.key", "put back the key"}},
+		{"node key is readable by others", exposed("node.key"), 1, []string{"chmod 600"}},
+		{"membership is damaged", flipped("membership.json", 0), 1, []string{"membership.json", "restore it from a backup"}},
+		{"membership is cut", empty("membership.json"), 1, []string{"membership.json", "restore it from a backup"}},
+		{"gossip keys are damaged", flipped("gossip-keys.json", 0), 1, []string{"gossip-keys.json", "remove it"}},
+		{"gossip keys are cut", empty("gossip-keys.json"), 1, []string{"gossip-keys.json", "remove it"}},
+		{"history is damaged", flippedAt("log/history/*.seg", "fleet.created"), 1, []string{".seg", "skein resync"}},
+		{"history is cut", empty("log/history/*.seg"), 1, []string{".seg", "skein resync"}},
+		{"history is gone", remove("log/history"), 1, []string{"history", "skein resync"}},
+		{"raft log is damaged", flippedAt("raft/log.bolt", "robot.registered"), 1, []string{"raft", "log.bolt", "withdraw"}},
+		{"raft log is cut", empty("raft/log.bolt"), 1, []string{"log.bolt", "withdraw"}},
+		{"raft log is cut short", cutTo("raft/log.bolt", 8<<10), 1, []string{"log.bolt", "withdraw"}},
+		{"raft log is gone", remove("raft"), 1, []string{"raft", "withdraw"}},
+		{"raft marker is damaged", empty("raft/member.json"), 1, []string{"member.json", "withdraw"}},
+		{"boot count is damaged", written("boots", "many"), 1, []string{"boots", "write a number"}},
+		{"fleet file is of another fleet", anotherFleet, 1, []string{"fleet.json", "another fleet", "skein leave"}},
+	}
+}
+
 // TestDamagedFiles starts a voter on a data directory in which one file is
 // damaged. The node must say which one and what to do, end, and leave every
 // file as it is; or, where the file can be made anew from others, go on.
@@ -48,31 +80,7 @@ func TestDamagedFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for _, c := range []struct {
-		name   string
-		damage func(t *testing.T, dir string)
-		code   int
-		words  []string
-	}{
-		{"node key is cut", empty("node.key"), 1, []string{"node.key", "restore it from a backup"}},
-		{"node key is another", anotherKey, 1, []string{"membership.json", "put back the key"}},
-		{"node key is gone", remove("node.key"), 1, []string{"node.key", "put back the key"}},
-		{"node key is readable by others", exposed("node.key"), 1, []string{"chmod 600"}},
-		{"membership is damaged", flipped("membership.json", 0), 1, []string{"membership.json", "restore it from a backup"}},
-		{"membership is cut", empty("membership.json"), 1, []string{"membership.json", "restore it from a backup"}},
-		{"gossip keys are damaged", flipped("gossip-keys.json", 0), 1, []string{"gossip-keys.json", "remove it"}},
-		{"gossip keys are cut", empty("gossip-keys.json"), 1, []string{"gossip-keys.json", "remove it"}},
-		{"history is damaged", flippedAt("log/history/*.seg", "fleet.created"), 1, []string{".seg", "skein resync"}},
-		{"history is cut", empty("log/history/*.seg"), 1, []string{".seg", "skein resync"}},
-		{"history is gone", remove("log/history"), 1, []string{"history", "skein resync"}},
-		{"raft log is damaged", flippedAt("raft/log.bolt", "robot.registered"), 1, []string{"raft", "log.bolt", "withdraw"}},
-		{"raft log is cut", empty("raft/log.bolt"), 1, []string{"log.bolt", "withdraw"}},
-		{"raft log is cut short", cutTo("raft/log.bolt", 8<<10), 1, []string{"log.bolt", "withdraw"}},
-		{"raft log is gone", remove("raft"), 1, []string{"raft", "withdraw"}},
-		{"raft marker is damaged", empty("raft/member.json"), 1, []string{"member.json", "withdraw"}},
-		{"boot count is damaged", written("boots", "many"), 1, []string{"boots", "write a number"}},
-		{"fleet file is of another fleet", anotherFleet, 1, []string{"fleet.json", "another fleet", "skein leave"}},
-	} {
+	for _, c := range deadly() {
 		t.Run(c.name, func(t *testing.T) {
 			b := b.on(t)
 			dir := copyOf(t, b.path("model"))

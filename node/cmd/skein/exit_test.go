@@ -20,18 +20,20 @@ import (
 	"skein/node/gateway/view"
 )
 
-// Every kind of failure against a real server gives its code, one line on
-// standard error with a next step, and nothing on standard output.
-func TestExitCodes(t *testing.T) {
+// exitCase is a command and how it ends.
+type exitCase struct {
+	name    string
+	prepare func(*fakeFleet, *shell)
+	args    string
+	code    int
+	says    string
+}
+
+// exitCases are failures of every kind.
+func exitCases(t *testing.T) []exitCase {
 	const robots = "GET /api/v1/robots"
 	const propose = "POST /api/v1/events"
-	cases := []struct {
-		name    string
-		prepare func(*fakeFleet, *shell)
-		args    string
-		code    int
-		says    string
-	}{
+	return []exitCase{
 		{"fine", nil, "robots list", exitOK, "gander"},
 		{"conflict", func(f *fakeFleet, _ *shell) {
 			f.refuse(propose, 409, "conflict", "it was revoked before", "look at `skein node list`")
@@ -84,7 +86,12 @@ func TestExitCodes(t *testing.T) {
 			f.refuse(propose, 504, "unknown_outcome", "it may have been decided", "look before you try again")
 		}, "node approve gander", exitTimeout, "look before"},
 	}
-	for _, c := range cases {
+}
+
+// Every kind of failure against a real server gives its code, one line on
+// standard error with a next step, and nothing on standard output.
+func TestExitCodes(t *testing.T) {
+	for _, c := range exitCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFakeFleet(t)
 			s := f.shell(t)
