@@ -29,11 +29,8 @@ func (d decider) Offer(batch event.Batch, done func(replica.Outcome, error)) err
 // Leader implements propose.Group.
 func (d decider) Leader() (ident.NodeID, bool) { return d.b.leader() }
 
-// Leads implements propose.Group.
-func (d decider) Leads() bool {
-	_, ready := d.b.seat.Leading()
-	return ready
-}
+// Accepts implements propose.Group.
+func (d decider) Accepts() error { return d.b.seat.Accepts() }
 
 // followLink opens the streams of following, and learns from how that goes
 // whether this node is still welcome.

@@ -218,7 +218,7 @@ func (v *seat) fed(s raftgroup.Status) bool {
 func (v *seat) Offer(b event.Batch, done func(replica.Outcome, error)) error {
 	g := v.current()
 	if g == nil {
-		return event.Refuse(event.CodeNoLeader, "", "try again", "this node is no voter")
+		return noVoter()
 	}
 	var ceiling uint64
 	v.store.View(func(s *fleet.State) { ceiling = s.Ceiling() })
@@ -226,6 +226,18 @@ func (v *seat) Offer(b event.Batch, done func(replica.Outcome, error)) error {
 		return err
 	}
 	return g.Offer(b, done)
+}
+
+// Accepts tells whether this node leads: see raftgroup.Group.Accepts.
+func (v *seat) Accepts() error {
+	if g := v.current(); g != nil {
+		return g.Accepts()
+	}
+	return noVoter()
+}
+
+func noVoter() *event.Fault {
+	return event.Refuse(event.CodeNoLeader, "", "try again", "this node is no voter")
 }
 
 // The methods below make a seat what the leader's controllers work with. On an

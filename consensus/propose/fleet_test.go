@@ -58,13 +58,12 @@ func (w *whole) Leader() (ident.NodeID, bool) {
 	return m.Leader, ok
 }
 
-// Leads implements Group.
-func (w *whole) Leads() bool {
+// Accepts implements Group.
+func (w *whole) Accepts() error {
 	if w.group == nil {
-		return false
+		return errNoLeader
 	}
-	_, ready := w.group.Leading()
-	return ready
+	return w.group.Accepts()
 }
 
 func (w *whole) standing() follow.Standing {

@@ -37,9 +37,10 @@ type Group interface {
 	Offer(b event.Batch, done func(replica.Outcome, error)) error
 	// Leader is who leads as far as this node knows.
 	Leader() (ident.NodeID, bool)
-	// Leads reports whether this node leads and has applied what was decided
-	// before: a leader that has not would take a good person's token for a bad one.
-	Leads() bool
+	// Accepts is nil if this node leads and has applied what was decided before (a
+	// leader that has not would take a good person's token for a bad one), and else
+	// the fault to refuse a proposal with.
+	Accepts() error
 }
 
 // Replica is this node's copy of the log.

@@ -98,8 +98,8 @@ func (s *served) answer(id uint64, size int64, a answer) {
 // decide runs at the leader: who speaks, is it well-formed, what becomes of it.
 // done is called once, maybe before decide returns, and must be quick.
 func (p *Proposer) decide(check *event.Decoder, q request, drafts []event.Draft, from ident.NodeID, done func(answer)) {
-	if !p.cfg.Group.Leads() {
-		done(answer{Fault: errNoLeader}) // say so before the token is judged by who should not
+	if err := p.cfg.Group.Accepts(); err != nil {
+		done(answerOf(replica.Outcome{}, err)) // say so before the token is judged by who should not
 		return
 	}
 	actor := event.Actor{Kind: event.KindNode, ID: string(from)}

@@ -35,10 +35,13 @@ func (s *seat) Leader() (ident.NodeID, bool) {
 	return s.leader, s.leader != ""
 }
 
-func (s *seat) Leads() bool {
+func (s *seat) Accepts() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.leader == s.self
+	if s.leader != s.self {
+		return errNoLeader
+	}
+	return nil
 }
 
 func (s *seat) lead(id ident.NodeID) {

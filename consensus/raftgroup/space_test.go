@@ -111,6 +111,44 @@ func TestLeaderWithoutRoomHandsOver(t *testing.T) {
 	c.mustDecide(3)
 }
 
+// TestNewLeaderOnFullDisksSaysWhy: what was under way before its term fits on no
+// majority, so it does not become ready; who asks is not left to guess.
+func TestNewLeaderOnFullDisksSaysWhy(t *testing.T) {
+	t.Parallel()
+	c, all, d := formWithDisks(t, 3)
+	lead := c.leader(all...)
+	rest := slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return m == lead })
+	c.kill(rest[1]) // so that only who holds the entry can be elected again
+	d.set(rest[0], 0)
+	under, err := lead.Enqueue(batch(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the entry is in the leader's log", func() bool { s := lead.Status(); return s.LastIndex > s.Commit })
+	d.set(lead, 0)
+	before := lead.Status().Term
+	c.net.Cut(lead.id, rest[0].id)
+	until(t, "it leads no more", func() bool { return lead.Status().State != Leader })
+	c.net.Heal(lead.id, rest[0].id)
+	until(t, "it leads in a new term", func() bool { s := lead.Status(); return s.State == Leader && s.Term > before })
+	until(t, "it says why it accepts nothing", func() bool {
+		f, ok := event.FaultOf(lead.Accepts())
+		return ok && f.Code == event.CodeBusy && f.Reason == ReasonNoSpace
+	})
+	if s := lead.Status(); s.Ready {
+		t.Fatalf("it is ready without a majority: %+v", s)
+	}
+	d.set(lead, plenty)
+	d.set(rest[0], plenty)
+	until(t, "it accepts again", func() bool { return c.leader(lead, rest[0]).Accepts() == nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if out, err := under.Wait(ctx); err == nil && out.Err != nil {
+		t.Fatalf("%+v", out)
+	}
+	c.mustDecide(3)
+}
+
 // TestMembershipNeedsNoRoom: what makes the group smaller must work on full disks.
 func TestMembershipNeedsNoRoom(t *testing.T) {
 	t.Parallel()

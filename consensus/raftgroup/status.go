@@ -105,12 +105,31 @@ func stateOf(s raft.RaftState) State {
 // Leading reports whether this node leads and is ready, and in which term.
 // It is quick: it is asked for every proposal.
 func (g *Group) Leading() (term uint64, leading bool) {
-	r := g.raft.Load()
-	if r == nil || r.State() != raft.Leader || g.failure.get() != nil || g.streams.newer.Load() != 0 {
+	if !g.inOffice() {
 		return 0, false
 	}
-	term = r.CurrentTerm()
+	term = g.raft.Load().CurrentTerm()
 	return term, term != 0 && term == g.readyTerm.Load()
+}
+
+// inOffice reports whether this node leads, ready or not.
+func (g *Group) inOffice() bool {
+	r := g.raft.Load()
+	return r != nil && r.State() == raft.Leader && g.failure.get() == nil && g.streams.newer.Load() == 0
+}
+
+// Accepts is nil if this node leads and is ready for proposals, and else the
+// fault to refuse them with: "no_leader", or "busy" of a leader without room. On
+// full disks a new leader does not even become ready, as entries that were under
+// way before its own first one do not fit on a majority.
+func (g *Group) Accepts() error {
+	if _, ready := g.Leading(); ready {
+		return nil
+	}
+	if g.inOffice() && g.stores.log.room.low.Load() {
+		return g.noSpace()
+	}
+	return noLeader()
 }
 
 // Changed gives a channel that is closed at the next change of leader, term,

@@ -170,8 +170,7 @@ type sent struct {
 // event.Batch.CheckEnvelope; unknown types). It does not validate further: who
 // proposes for others does, see event.Batch.Validate.
 func (g *Group) Offer(b event.Batch, done func(replica.Outcome, error)) error {
-	r := g.raft.Load()
-	if r == nil || r.State() != raft.Leader || g.failure.get() != nil || g.streams.newer.Load() != 0 {
+	if !g.inOffice() {
 		return noLeader()
 	}
 	if g.stores.log.room.low.Load() {

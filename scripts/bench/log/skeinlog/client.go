@@ -112,6 +112,10 @@ func (c *Client) Close() error {
 
 // Offer implements propose.Group.
 func (c *Client) Offer(event.Batch, func(replica.Outcome, error)) error {
+	return noVoter()
+}
+
+func noVoter() *event.Fault {
 	return event.Refuse(event.CodeNoLeader, "", "ask a voter", "this node is no voter")
 }
 
@@ -125,8 +129,8 @@ func (c *Client) Leader() (ident.NodeID, bool) {
 	return c.voters[at%Voters], true
 }
 
-// Leads implements propose.Group.
-func (c *Client) Leads() bool { return false }
+// Accepts implements propose.Group.
+func (c *Client) Accepts() error { return noVoter() }
 
 // noCopy is the copy of the log of a node that keeps none. It is always far
 // enough, so that nothing waits for it.

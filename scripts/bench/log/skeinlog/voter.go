@@ -122,11 +122,8 @@ func (v *voter) Leader() (ident.NodeID, bool) {
 	return leader, leader != ""
 }
 
-// Leads implements propose.Group.
-func (v *voter) Leads() bool {
-	_, ready := v.group.Leading()
-	return ready
-}
+// Accepts implements propose.Group.
+func (v *voter) Accepts() error { return v.group.Accepts() }
 
 func (v *voter) standing() follow.Standing {
 	s := v.group.Status()
