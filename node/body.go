@@ -411,6 +411,7 @@ func (b *body) raftStatus() view.Raft {
 	}
 	if s, ok := b.seat.status(); ok && len(s.Voters) > 0 { // the group of a spare knows nobody
 		out.State, out.Leader, out.Term = string(s.State), s.Leader, s.Term
+		out.NoSpace = s.NoSpace
 		out.LastIndex, out.CommitIndex, out.Voters, out.Nonvoters = s.LastIndex, s.Commit, s.Voters, s.Nonvoters
 		if s.LastContact >= 0 {
 			out.LastContactMillis = s.LastContact.Milliseconds()

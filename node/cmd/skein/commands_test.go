@@ -164,6 +164,16 @@ func TestRaftOfAFollower(t *testing.T) {
 	}
 }
 
+func TestFullDiskIsShown(t *testing.T) {
+	f := newFakeFleet(t)
+	raft := sampleRaft()
+	raft.NoSpace = true
+	f.json("GET /api/v1/raft", raft)
+	f.shell(t).run("raft").want(t, exitOK, "nearly full")
+	f.shell(t).run("status").want(t, exitOK, "nearly full")
+	f.shell(t).run("status", "--json").want(t, exitOK, `"noSpace": true`)
+}
+
 func TestChangesProposeTheRightEvent(t *testing.T) {
 	cases := []struct{ args, want string }{
 		{"node revoke gander --reason lost --yes", `node.revoked node/` + string(ganderID) + ` {"reason":"lost"}`},

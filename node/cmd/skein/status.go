@@ -22,6 +22,8 @@ type summary struct {
 	Fleet view.Fleet `json:"fleet"`
 	// Robots counts robots by status; those that left or were revoked too.
 	Robots map[view.Status]int `json:"robots"`
+	// NoSpace: the disk of the node that was asked is nearly full, see view.Raft.
+	NoSpace bool `json:"noSpace"`
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -39,7 +41,11 @@ func (a *app) statusCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s := summary{fleet, map[view.Status]int{view.Online: 0, view.Offline: 0, view.Revoked: 0, view.Left: 0}}
+		raft, err := c.Raft(ctx)
+		if err != nil {
+			return err
+		}
+		s := summary{fleet, map[view.Status]int{view.Online: 0, view.Offline: 0, view.Revoked: 0, view.Left: 0}, raft.NoSpace}
 		for _, r := range robots.Robots {
 			s.Robots[r.Status]++
 		}
@@ -62,6 +68,9 @@ func (s summary) human(w io.Writer) {
 		robots += fmt.Sprintf(", %d left", n)
 	}
 	pairs := append(fleetPairs(s.Fleet), "Robots", robots)
+	if s.NoSpace {
+		pairs = append(pairs, "Disk here", noSpace)
+	}
 	fields(w, pairs...)
 	freshness(w, s.Fleet.AsOf)
 }
@@ -122,8 +131,14 @@ func raftHuman(w io.Writer, r view.Raft) {
 		pairs = append(pairs, "Log", fmt.Sprintf("last %d, committed %d, applied %d", r.LastIndex, r.CommitIndex, r.AppliedIndex),
 			"Becoming voters", idList(r.Nonvoters), "Leader heard by Raft", ageMillis(r.LastContactMillis))
 	}
-	fields(w, append(pairs, "State hash", r.StateHash)...)
+	pairs = append(pairs, "State hash", r.StateHash)
+	if r.NoSpace {
+		pairs = append(pairs, "Disk", noSpace)
+	}
+	fields(w, pairs...)
 }
+
+const noSpace = "nearly full: this voter accepts no new events until space is freed"
 
 func idList(ids []ident.NodeID) string {
 	var texts []string

@@ -192,6 +192,8 @@ type Raft struct {
 	// LastContactMillis is since the leader was last heard by Raft; -1 unknown.
 	LastContactMillis int64  `json:"lastContactMillis"`
 	StateHash         string `json:"stateHash"`
+	// NoSpace: this voter's disk is nearly full, so it accepts no new events.
+	NoSpace bool `json:"noSpace"`
 	// Follow is null on a node that follows nobody.
 	Follow *Follow `json:"follow"`
 }

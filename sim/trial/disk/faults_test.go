@@ -206,6 +206,11 @@ func fullVoters(t *testing.T, h *house, load *trial.Load) {
 		return nil
 	})
 	wait(t, 3*time.Second)
+	for _, r := range h.voters {
+		if raft, err := h.Face(r).Raft(t.Context()); err != nil || !raft.NoSpace {
+			t.Errorf("%s does not show that its disk is full: %+v %v", r.Name, raft, err)
+		}
+	}
 	space := time.Now()
 	for _, r := range h.voters {
 		h.disks[r].Empty()
