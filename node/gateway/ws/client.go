@@ -3,6 +3,7 @@ package ws
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -180,13 +181,8 @@ func (s *Server) past(ctx context.Context, c *client, moment string) {
 	ctx, cancel := context.WithTimeout(ctx, pastTimeout)
 	defer cancel()
 	message := pastMessage{Type: "past", At: moment}
-	at, err := view.ParseAt(moment)
-	var p view.Picture
+	p, err := s.pictureAt(ctx, moment)
 	if err == nil {
-		p, err = s.cfg.Past.PictureAt(ctx, at)
-	}
-	if err == nil {
-		p = p.Filled()
 		message.Fleet, message.Robots = &p.Fleet, p.Robots
 	} else if message.Problem, _ = asProblem(err); message.Problem == nil {
 		s.cfg.Log.Warn("past moment could not be shown", "at", moment, "err", err)
@@ -195,6 +191,15 @@ func (s *Server) past(ctx context.Context, c *client, moment string) {
 	if !c.queue.push(view.Encode(message)) {
 		c.queue.finish(endTooSlow)
 	}
+}
+
+func (s *Server) pictureAt(ctx context.Context, moment string) (view.Picture, error) {
+	at, err := view.ParseAt(moment)
+	if err != nil {
+		return view.Picture{}, &view.Problem{Status: http.StatusUnprocessableEntity, Code: "invalid", Detail: fmt.Sprintf("%q %v", moment, err), Next: "correct it and ask again"}
+	}
+	p, err := s.cfg.Past.PictureAt(ctx, at)
+	return p.Filled(), err
 }
 
 func (s *Server) attach(ctx context.Context, c *client, cursor *view.Cursor) {

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -50,11 +51,17 @@ func TestAPastThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// A page with a slip of the pen goes on.
 func TestAMomentThatIsNone(t *testing.T) {
+	p := newNode(t, newStock(), quickTiming()).open()
+	p.watch(nil, 0)
+	p.until("snapshot")
 	for _, at := range []string{"", "-1", "1e3", "18446744073709551615", "now", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00Z"} {
-		p := newNode(t, newStock(), quickTiming()).open()
-		p.watch(nil, 0)
 		p.say(`{"type":"at","at":"` + at + `"}`)
-		p.closed(websocket.StatusPolicyViolation, "invalid")
+		if m := p.until("past"); m.At != at || m.Problem == nil || m.Problem.Code != "invalid" || m.Problem.Next == "" || m.Fleet != nil {
+			t.Fatalf("at %q: %+v", at, m)
+		}
 	}
+	p.say(`{"type":"at","at":"` + strings.Repeat("9", maxMoment+1) + `"}`)
+	p.closed(websocket.StatusPolicyViolation, "invalid")
 }

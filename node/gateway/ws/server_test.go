@@ -326,8 +326,8 @@ func FuzzDecodeClient(f *testing.F) {
 		switch m.Type {
 		case "auth":
 		case "at":
-			if _, err := view.ParseAt(m.At); err != nil {
-				t.Fatalf("accepted %+v: %v", m, err)
+			if len(m.At) > maxMoment {
+				t.Fatalf("accepted %+v", m)
 			}
 		case "watch":
 			if *m.Events < 0 || *m.Events > maxEvents || m.Cursor != nil && m.Cursor.History == "" {
