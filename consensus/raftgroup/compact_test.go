@@ -1,7 +1,9 @@
 package raftgroup
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"skein/consensus/event"
 	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/replica"
 )
 
 // heavy is batch with about bytes in it.
@@ -124,6 +127,59 @@ func TestLedgerAgainstASimpleOne(t *testing.T) {
 		if got := l.newest(500); got != n {
 			t.Fatalf("step %d: newest %d, want %d", step, got, n)
 		}
+	}
+}
+
+// TestKilledBeforeTheLogWasCut: what the log still holds beside a snapshot of it
+// does not wait to be applied.
+func TestKilledBeforeTheLogWasCut(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, func(cfg *Config) {
+		cfg.Compaction = Compaction{Every: time.Hour, Entries: 1 << 40, Bytes: 1 << 40, Keep: 1 << 40}
+	})
+	all := c.form(3)
+	const size = 500 << 10
+	for n := range uint64(maxBacklog/size + 2) {
+		if _, err := c.leader(all...).Submit(t.Context(), heavy(n+1, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.mustDecide(100)
+	c.agree([]uint64{1, 100}, all...)
+	died := all[2]
+	if err := died.raft.Load().Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	c.kill(died)
+	back := c.start(2)
+	if back.stores.log.ledger.between(0, back.stores.newest.Index) <= maxBacklog {
+		t.Fatal("the log was cut")
+	}
+	c.mustDecide(101)
+	c.agree([]uint64{1, 100, 101}, all[0], all[1], back)
+}
+
+// TestASnapshotIsNoBacklog: nor does what a sent snapshot has leapt over.
+func TestASnapshotIsNoBacklog(t *testing.T) {
+	t.Parallel()
+	from, to := newMachine(), newMachine()
+	entry, err := replica.EncodeEntry(replica.Entry{TimeMillis: 1, Batches: []event.Batch{batch(1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := from.ApplyEntry(7, 1, entry); err != nil {
+		t.Fatal(err)
+	}
+	var state bytes.Buffer
+	if err := from.Snapshot(&state); err != nil {
+		t.Fatal(err)
+	}
+	m := &fsm{to, newFailure(), newBacklog(), func() {}}
+	if err := m.Restore(io.NopCloser(&state)); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.backlog.applied.Load(); got != 7 {
+		t.Fatalf("the machine is counted at entry %d", got)
 	}
 }
 

@@ -55,11 +55,13 @@ func (m *fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{m}, nil }
 
 // Restore implements raft.FSM.
 func (m *fsm) Restore(r io.ReadCloser) error {
-	err := m.machine.Restore(r)
-	if err != nil {
+	if err := m.machine.Restore(r); err != nil {
 		m.failure.set(fmt.Errorf("%w: restore a snapshot from another voter: %w", ErrMachine, err))
+		return err
 	}
-	return err
+	index, _ := m.machine.Applied()
+	m.backlog.progressed(index) // what the log holds of before waits no more
+	return nil
 }
 
 type snapshot struct{ fsm *fsm }

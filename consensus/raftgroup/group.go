@@ -104,6 +104,7 @@ func (g *Group) reconcile() error {
 		snapshotIndex = g.stores.newest.Index
 		last = max(last, snapshotIndex)
 	}
+	g.backlog.applied.Store(snapshotIndex) // where raft begins to give entries to the machine
 	if g.stores.voter && appliedIndex > last {
 		return fmt.Errorf("%w: %s ends at entry %d, but this voter has applied entry %d; put the newer files back, or %s",
 			ErrStoreGone, g.cfg.Dir, last, appliedIndex, resync(g.cfg.Dir))

@@ -18,7 +18,7 @@ const repeatAfter = 30 * time.Second
 
 // logSink passes raft's own log on to slog. Raft tells much at its levels info
 // and warn that is normal in elections: that becomes debug. Its errors become
-// warnings, each text at most every repeatAfter.
+// warnings, each text of each peer at most every repeatAfter.
 type logSink struct {
 	log *slog.Logger
 
@@ -39,7 +39,7 @@ func silentLogger() hclog.Logger { return hclog.NewNullLogger() }
 // Accept implements hclog.SinkAdapter.
 func (s *logSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
-	if level >= hclog.Error && s.due(msg) {
+	if level >= hclog.Error && s.due(msg, args) {
 		to = slog.LevelWarn
 	}
 	if !s.log.Enabled(context.Background(), to) {
@@ -53,9 +53,14 @@ func (s *logSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	s.log.Log(context.Background(), to, "raft", attrs...)
 }
 
-// due reports whether msg was not said lately, and notes that it now is.
-// Raft's messages are static, so the map stays small.
-func (s *logSink) due(msg string) bool {
+// due reports whether msg was not said lately of the same peer, and notes that it
+// now is. Raft's messages are static and voters few, so the map stays small.
+func (s *logSink) due(msg string, args []any) bool {
+	for i := 0; i+1 < len(args); i += 2 {
+		if args[i] == "peer" || args[i] == "target" {
+			msg = fmt.Sprint(msg, " ", plainValue(args[i+1]))
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
