@@ -314,6 +314,7 @@ func TestEventsList(t *testing.T) {
 	fleet.AsOf.Cursor.Seq = 5000
 	f.json("GET /api/v1/fleet", fleet)
 	f.events(all, false)
+	f.json("GET /api/v1/robots/gander", view.OneRobot{Robot: sampleRobots()[0], AsOf: sampleAsOf()})
 	cases := []struct {
 		args        string
 		first, last uint64
@@ -327,6 +328,9 @@ func TestEventsList(t *testing.T) {
 		{"--limit 2000", 3001, 5000, 2000},
 		{"--type robot.registered", 1, 4001, 5},
 		{"--type robot.registered --limit 2", 3001, 4001, 2},
+		{"--stream robot/gander --limit 2", 4999, 5000, 2},
+		{"--stream robot/" + string(ganderID) + " --limit 2", 4999, 5000, 2},
+		{"--stream robot/ --limit 2", 4999, 5000, 2},
 	}
 	for _, c := range cases {
 		r := f.shell(t).run(append([]string{"events", "list", "--json"}, strings.Fields(c.args)...)...)
@@ -337,6 +341,8 @@ func TestEventsList(t *testing.T) {
 		}
 	}
 	f.shell(t).run("events", "list", "--limit", "0").want(t, exitUsage, "--limit")
+	f.refuse("GET /api/v1/robots/emu", 404, "not_found", "no robot is called emu", "look at the list")
+	f.shell(t).run("events", "list", "--stream", "robot/emu").want(t, exitNotFound, "no robot is called emu")
 	f.events(all[4000:], true)
 	f.shell(t).run("events", "list", "--since", "0", "--limit", "1").want(t, exitOK, "ask a voter")
 }

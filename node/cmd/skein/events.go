@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"skein/mesh/ident"
 	"skein/node/client"
 	"skein/node/gateway/view"
 )
@@ -43,15 +44,25 @@ type selection struct {
 
 func (s *selection) register(cmd *cobra.Command, limit int) {
 	flags := cmd.Flags()
-	flags.StringVar(&s.filter.Stream, "stream", "", "only this stream, like robot/ID, or streams that start so, like robot/")
+	flags.StringVar(&s.filter.Stream, "stream", "", "only this stream, like robot/NAME or group/NAME, or all of a kind, like robot/")
 	flags.StringVar(&s.filter.Type, "type", "", "only this type, or types that start so, like robot.")
 	flags.IntVar(&s.limit, "limit", limit, "how many at most")
 }
 
-func (s *selection) check(minimum int) error {
+// check refuses a bad choice, and puts the id for a robot's name into a stream.
+func (s *selection) check(ctx context.Context, c *client.Client, minimum int) error {
 	if s.limit < minimum || s.limit > maxEvents {
 		return usage(fmt.Errorf("--limit %d must be %d to %d", s.limit, minimum, maxEvents))
 	}
+	kind, subject, _ := strings.Cut(s.filter.Stream, "/")
+	if _, err := ident.ParseNodeID(subject); err == nil || subject == "" || kind != "robot" && kind != "node" {
+		return nil
+	}
+	named, err := c.Robot(ctx, subject)
+	if err != nil {
+		return err
+	}
+	s.filter.Stream = kind + "/" + string(named.Robot.ID)
 	return nil
 }
 
@@ -68,7 +79,7 @@ func (a *app) eventsList() *cobra.Command {
 	cmd.Flags().Uint64Var(&since, "since", 0, "list from the event after this number on, oldest first")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "then wait for more, until interrupted")
 	return a.asking(cmd, func(ctx context.Context, c *client.Client, _ []string) error {
-		if err := s.check(1); err != nil {
+		if err := s.check(ctx, c, 1); err != nil {
 			return err
 		}
 		var events view.Events
@@ -111,7 +122,7 @@ func (a *app) eventsTail() *cobra.Command {
 	}
 	s.register(cmd, 10)
 	return a.asking(cmd, func(ctx context.Context, c *client.Client, _ []string) error {
-		if err := s.check(0); err != nil {
+		if err := s.check(ctx, c, 0); err != nil {
 			return err
 		}
 		if s.newest = true; s.limit == 0 { // only those that come

@@ -176,16 +176,17 @@ func TestTailSurvivesAFleetWithoutNodes(t *testing.T) {
 }
 
 func TestTailFilters(t *testing.T) {
+	a := "robot/" + string(ganderID)
 	log := &growingLog{history: "h1"}
-	log.append(3, "robot.online", "robot/a")
+	log.append(3, "robot.online", a)
 	log.append(3, "node.left", "node/a")
 	f := newFakeFleet(t)
 	log.serve(f)
-	tl := startTail(t, f.shell(t), "list", "--follow", "--json", "--type", "robot.", "--stream", "robot/a")
+	tl := startTail(t, f.shell(t), "list", "--follow", "--json", "--type", "robot.", "--stream", a)
 	tl.out.waitFor(t, seqMark(3))
-	log.append(2, "robot.offline", "robot/b")
-	log.append(1, "node.left", "robot/a")
-	log.append(1, "robot.offline", "robot/a")
+	log.append(2, "robot.offline", "robot/"+string(gooseID))
+	log.append(1, "node.left", a)
+	log.append(1, "robot.offline", a)
 	tl.out.waitFor(t, seqMark(10))
 	log.append(7, "node.left", "node/a")
 	log.waitAsked(t, "17") // does not read over and over what it skips

@@ -113,7 +113,7 @@ func (a *app) eventsQuery() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "query",
 		Short:   "Find events by stream, type, actor and time",
-		Example: "  skein events query --type robot. --actor anna --from 24h\n  skein events query --stream robot/ID --newest --limit 5",
+		Example: "  skein events query --type robot. --actor anna --from 24h\n  skein events query --stream robot/gander --newest --limit 5",
 		Args:    exactly(),
 	}
 	s.register(cmd, 50)
@@ -125,7 +125,7 @@ func (a *app) eventsQuery() *cobra.Command {
 	flags.Uint64Var(&s.before, "before", 0, "only before the event of this number")
 	flags.BoolVar(&s.newest, "newest", false, "the last that fit instead of the first")
 	return a.asking(cmd, func(ctx context.Context, c *client.Client, _ []string) error {
-		if err := s.check(1); err != nil {
+		if err := s.check(ctx, c, 1); err != nil {
 			return err
 		}
 		for _, bound := range []struct {
