@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"skein/consensus/event"
+	"skein/consensus/views"
 	"skein/mesh/ident"
 	"skein/node/client"
 	"skein/node/datadir"
@@ -74,7 +75,7 @@ func TestCommandTree(t *testing.T) {
 func TestHumanOutput(t *testing.T) {
 	f := newFakeFleet(t)
 	for _, c := range []string{"status", "robots list", "robots show gander", "node list", "node show gander", "raft", "fleet show", "events list", "token create", "fleet login",
-		"events at 7", "events diff 1 7", "groups list", "raft transfer gander", "robots list --at 7", "robots list --read leased"} {
+		"events at 7", "events diff 1 7", "groups list", "alerts", "raft transfer gander", "robots list --at 7", "robots list --read leased"} {
 		r := f.shell(t).run(strings.Fields(c)...)
 		r.want(t, exitOK)
 		golden(t, strings.ReplaceAll(c, " ", "-")+".txt", r.out)
@@ -85,7 +86,7 @@ func TestHumanOutput(t *testing.T) {
 func TestJSONOutput(t *testing.T) {
 	f := newFakeFleet(t)
 	commands := []string{
-		"status", "robots", "robots list", "robots show gander", "robots label gander a=b", "node", "node list", "node show gander",
+		"status", "alerts", "robots", "robots list", "robots show gander", "robots label gander a=b", "node", "node list", "node show gander",
 		"node revoke gander --yes", "node approve gander", "node withdraw gander", "raft", "fleet", "fleet show", "fleet login",
 		"fleet enrolment", "fleet enrolment list", "fleet enrolment revoke " + string(ganderID), "events", "events list", "events list --since 3",
 		"events types", "token create", "token list", "leave --yes", "version", "events query --type robot. --newest", "events at 7", "events diff 1 2", "groups",
@@ -162,6 +163,12 @@ func TestRaftOfAFollower(t *testing.T) {
 	if strings.Contains(r.out, "never") || strings.Contains(r.out, "committed") {
 		t.Errorf("a follower shows figures of Raft: %s", r.out)
 	}
+}
+
+func TestNoAlerts(t *testing.T) {
+	f := newFakeFleet(t)
+	f.json("GET /api/v1/alerts", view.Alerts{Alerts: []views.Alert{}, AsOf: sampleAsOf()})
+	f.shell(t).run("alerts").want(t, exitOK, "Nothing is wrong.", "event 40")
 }
 
 func TestFullDiskIsShown(t *testing.T) {

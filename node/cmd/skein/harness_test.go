@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"skein/agent/telemetry"
+	"skein/consensus/views"
 	"skein/mesh/ident"
 	"skein/node/client"
 	"skein/node/doctor"
@@ -157,6 +158,7 @@ func newFakeFleet(t *testing.T) *fakeFleet {
 	f.json("GET /api/v1/fleet", sampleFleet())
 	f.json("GET /api/v1/nodes", view.Nodes{Nodes: sampleNodes(), AsOf: sampleAsOf()})
 	f.json("GET /api/v1/raft", sampleRaft())
+	f.json("GET /api/v1/alerts", view.Alerts{Alerts: sampleAlerts(), AsOf: sampleAsOf()})
 	f.json("GET /api/v1/events/types", view.EventTypes{})
 	f.past()
 	for _, step := range []string{"provision", "activate", "deactivate", "maintenance", "maintenance/end", "recover", "retire", "fail"} {
@@ -354,6 +356,13 @@ func sampleNodes() []view.Node {
 		{ID: ganderID, Name: "gander", Role: view.Leader, State: view.Alive, Addrs: []string{"10.0.0.1"}, LinkPort: 7781, GossipPort: 7782,
 			HTTPPort: 7780, AdmittedAt: testNow, By: "genesis"},
 		{ID: gooseID, Name: "goose", Role: view.VoterNow, State: view.Dead, Addrs: []string{}, AdmittedAt: testNow, By: "token", ClockSkewMillis: &skew},
+	}
+}
+
+func sampleAlerts() []views.Alert {
+	return []views.Alert{
+		{Kind: views.QuorumAtRisk, Severity: views.Critical, Message: "one more voter lost stops decisions"},
+		{Kind: views.RobotFailed, Severity: views.Warning, Robot: gooseID, Name: "goose", Groups: []string{"north"}, Since: testNow, Message: "failed: stuck"},
 	}
 }
 

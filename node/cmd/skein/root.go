@@ -49,7 +49,7 @@ func newRootCommand(a *app) *cobra.Command {
 		}
 	}
 	add(groupStart, a.devCommand(), a.runCommand(), a.joinCommand(), a.leaveCommand(), a.doctorCommand())
-	add(groupLook, a.statusCommand(), a.robotsCommand(), a.eventsCommand(), a.raftCommand())
+	add(groupLook, a.statusCommand(), a.alertsCommand(), a.robotsCommand(), a.eventsCommand(), a.raftCommand())
 	add(groupChange, a.fleetCommand(), a.tokenCommand(), a.nodeCommand(), a.groupsCommand())
 	add(groupRescue, a.rescueCommands()...)
 	root.AddCommand(a.versionCommand())
