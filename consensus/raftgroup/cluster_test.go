@@ -115,6 +115,12 @@ func (m *memMachine) Restore(r io.Reader) error {
 	return nil
 }
 
+func (m *memMachine) SnapshotIndex(r io.Reader) (uint64, error) {
+	var s memState
+	err := json.NewDecoder(r).Decode(&s)
+	return s.Index, err
+}
+
 // has waits until n was applied here.
 func (m *memMachine) has(ctx context.Context, n uint64) error {
 	for {

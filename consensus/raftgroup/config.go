@@ -32,6 +32,8 @@ type Machine interface {
 	// Restore takes over a state that Snapshot wrote, unless it is older than
 	// what the machine holds.
 	Restore(r io.Reader) error
+	// SnapshotIndex is the last entry that a state that Snapshot wrote holds.
+	SnapshotIndex(r io.Reader) (uint64, error)
 }
 
 // Store names how the Raft log is kept on disk.

@@ -105,6 +105,13 @@ func (g *Group) reconcile() error {
 		last = max(last, snapshotIndex)
 	}
 	g.backlog.applied.Store(snapshotIndex) // where raft begins to give entries to the machine
+	if g.stores.voter && appliedIndex > last && snapshotIndex > 0 {
+		holds, err := g.snapshotHolds()
+		if err != nil {
+			return err
+		}
+		last = max(last, holds)
+	}
 	if g.stores.voter && appliedIndex > last {
 		return fmt.Errorf("%w: %s ends at entry %d, but this voter has applied entry %d; put the newer files back, or %s",
 			ErrStoreGone, g.cfg.Dir, last, appliedIndex, resync(g.cfg.Dir))
@@ -121,6 +128,22 @@ func (g *Group) reconcile() error {
 		return fmt.Errorf("restore raft's snapshot %s: %w", g.stores.newest.ID, err)
 	}
 	return nil
+}
+
+// snapshotHolds is the last entry in the newest snapshot. It may be after the one
+// that raft gave it, see Machine.Snapshot; a voter that was sent it and died had no
+// time for the entries between.
+func (g *Group) snapshotHolds() (uint64, error) {
+	_, content, err := g.stores.snapshots.Open(g.stores.newest.ID)
+	if err != nil {
+		return 0, damaged(g.cfg.Dir, g.stores.newest.ID, err)
+	}
+	defer content.Close()
+	index, err := g.cfg.Machine.SnapshotIndex(content)
+	if err != nil {
+		return 0, damaged(g.cfg.Dir, g.stores.newest.ID, err)
+	}
+	return index, nil
 }
 
 // Close gives the directory back when Run was not called.

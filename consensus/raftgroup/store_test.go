@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -191,6 +192,41 @@ func TestVoterWithAnOlderLogIsRefused(t *testing.T) {
 	cfg := c.config(testnet.ID(0), (&testnet.Host{}).Link("raft"), &memMachine{index: 1000, seen: map[uint64]uint64{}})
 	cfg.Dir = dir
 	if _, err := New(cfg); !errors.Is(err, ErrStoreGone) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// TestASnapshotAheadOfTheLogIsNoLoss: a voter that was sent a state which holds an
+// entry more than raft gave it, and that died before it was sent this entry, has
+// lost nothing. One more entry would be a loss.
+func TestASnapshotAheadOfTheLogIsNoLoss(t *testing.T) {
+	t.Parallel()
+	c, dir := written(t)
+	open := func(applied uint64) (*Group, error) {
+		cfg := c.config(testnet.ID(0), (&testnet.Host{}).Link("raft"), &memMachine{index: applied, seen: map[uint64]uint64{}})
+		cfg.Dir = dir
+		return New(cfg)
+	}
+	g, err := open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := g.stores.last
+	voters := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(testnet.ID(0)), Address: raft.ServerAddress(testnet.ID(0))}}}
+	_, link := raft.NewInmemTransport("") // puts addresses into words
+	sink, err := g.stores.snapshots.Create(raft.SnapshotVersionMax, last, 2, voters, 1, link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(json.NewEncoder(sink).Encode(memState{Index: last + 1, Term: 2}), sink.Close(), g.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := open(last + 1); err != nil {
+		t.Fatalf("refused: %v", err)
+	} else if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(last + 2); !errors.Is(err, ErrStoreGone) {
 		t.Fatalf("got %v", err)
 	}
 }

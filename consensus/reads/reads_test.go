@@ -87,6 +87,11 @@ func (c *counter) Restore(r io.Reader) error {
 	return nil
 }
 
+func (c *counter) SnapshotIndex(r io.Reader) (uint64, error) {
+	var index uint64
+	return index, binary.Read(r, binary.BigEndian, &index)
+}
+
 func (c *counter) Wait(ctx context.Context, seq uint64) error {
 	for {
 		c.mu.Lock()

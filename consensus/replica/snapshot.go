@@ -130,6 +130,13 @@ func (r *Replica) Snapshot(w io.Writer) error {
 	return nil
 }
 
+// SnapshotIndex is the last Raft entry that a snapshot holds. ErrBadSnapshot: it
+// is damaged or cut.
+func (r *Replica) SnapshotIndex(rd io.Reader) (uint64, error) {
+	i, err := readImage(rd)
+	return i.at.index, err
+}
+
 // Restore replaces the state by that of a snapshot. One that is not ahead of
 // this replica is ignored. The history begins anew behind an explicit gap. A
 // snapshot that is damaged, cut or of another log (ErrBadSnapshot, ErrDiverged)
