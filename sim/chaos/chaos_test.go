@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
-	"os"
 	"strconv"
 	"sync"
 	"syscall"
@@ -25,26 +24,6 @@ const (
 	converge = 30 * time.Second
 )
 
-// span is how long faults go on.
-func span() time.Duration {
-	if os.Getenv("SKEIN_SOAK") != "" {
-		return 10 * time.Minute
-	}
-	return 25 * time.Second
-}
-
-func seed(t *testing.T) uint64 {
-	s := uint64(time.Now().UnixNano())
-	if text := os.Getenv("SKEIN_SEED"); text != "" {
-		var err error
-		if s, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("SKEIN_SEED: %v", err)
-		}
-	}
-	t.Logf("replay with SKEIN_SEED=%d", s)
-	return s
-}
-
 // TestChaos: see the package comment.
 func TestChaos(t *testing.T) {
 	lan := rig.New(t, robots)
@@ -54,7 +33,7 @@ func TestChaos(t *testing.T) {
 	for _, r := range f.Robots[:3] {
 		registers = append(registers, trial.ID(t, r))
 	}
-	ctx, stop := context.WithTimeout(t.Context(), span())
+	ctx, stop := context.WithTimeout(t.Context(), trial.Soak(25*time.Second, 10*time.Minute))
 	defer stop()
 	var wg sync.WaitGroup
 	for i, r := range f.Robots {
@@ -62,7 +41,7 @@ func TestChaos(t *testing.T) {
 		w.read(0) // logs in while all is well
 		wg.Go(func() { w.run(ctx) })
 	}
-	n := &nemesis{t: t, lan: lan, fleet: f, rand: rand.New(rand.NewPCG(seed(t), 1))}
+	n := &nemesis{t: t, lan: lan, fleet: f, rand: trial.Lots(t)}
 	n.run(ctx)
 	wg.Wait()
 

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +43,7 @@ func TestChurn(t *testing.T) {
 	for i, h := range lan.Hosts[4:] {
 		f.Join(h, i+4 < mayVote)
 	}
-	c := &churn{t: t, skein: skein, f: f, draw: lots(t), done: map[string]int{}, member: map[*trial.Robot]bool{}, ids: map[*trial.Robot]ident.NodeID{}}
+	c := &churn{t: t, skein: skein, f: f, draw: trial.Lots(t), done: map[string]int{}, member: map[*trial.Robot]bool{}, ids: map[*trial.Robot]ident.NodeID{}}
 	for _, r := range f.Robots {
 		c.member[r] = true
 	}
@@ -54,14 +52,11 @@ func TestChurn(t *testing.T) {
 		c.know(r)
 	}
 	c.load = f.StartLoadAbout("load", 3, f.Robots[0])
-	turns := 30
-	if os.Getenv("SKEIN_SOAK") == "1" {
-		turns = 500
-	}
+	turns := trial.Soak(30, 500)
 	start := time.Now()
 	for n := 1; n <= turns; n++ {
 		c.turn(n)
-		pass(t, time.Duration(c.draw.Int64N(int64(breath))))
+		trial.Pass(t, time.Duration(c.draw.Int64N(int64(breath))))
 		c.load.Await(1, settle)
 		if n%checkEvery == 0 || n == turns {
 			c.check(n)
@@ -70,28 +65,6 @@ func TestChurn(t *testing.T) {
 	c.load.Stop()
 	wholeButVoters(t, f, c.voters(), c.load)
 	t.Logf("%d turns in %v: %v", turns, time.Since(start).Round(time.Second), c.done)
-}
-
-// lots draws from SKEIN_SEED, or from a seed of its own, which it says.
-func lots(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := rand.Uint64()
-	if text := os.Getenv("SKEIN_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("SKEIN_SEED: %v; give a number", err)
-		}
-	}
-	t.Logf("draw again with SKEIN_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
-
-// pass lets time pass; it is a draw, nothing relies on what happens meanwhile.
-func pass(t testing.TB, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-t.Context().Done():
-	}
 }
 
 // churn is a fleet whose robots come and go. Its founder, the first, never leaves:

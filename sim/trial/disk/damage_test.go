@@ -50,7 +50,7 @@ func TestDamagedVoter(t *testing.T) {
 		{"a bit of the newest checkpoint", "log/checkpoint-*", flipMiddle, nil, true},
 		{"a torn page of the newest checkpoint", "log/checkpoint-*", tearMiddle, nil, false},
 	} {
-		if c.soak && soak(0, 1) == 0 {
+		if c.soak && trial.Soak(0, 1) == 0 {
 			continue // the other kind of damage of the same file is tried
 		}
 		ok := t.Run(c.name, func(t *testing.T) {

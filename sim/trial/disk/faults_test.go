@@ -205,7 +205,7 @@ func fullVoters(t *testing.T, h *house, load *trial.Load) {
 		}
 		return nil
 	})
-	wait(t, 3*time.Second)
+	trial.Pass(t, 3*time.Second)
 	for _, r := range h.voters {
 		if raft, err := h.Face(r).Raft(t.Context()); err != nil || !raft.NoSpace {
 			t.Errorf("%s does not show that its disk is full: %+v %v", r.Name, raft, err)
@@ -233,7 +233,7 @@ func fullToTheLast(t *testing.T, h *house, load *trial.Load) {
 	victim := h.others(h.Leader())[0]
 	h.disks[victim].Fill(0)
 	load.Await(10, settle)
-	wait(t, time.Second)
+	trial.Pass(t, time.Second)
 	if victim.Process.Ended() {
 		h.ended(victim, settle, "no space left")
 	}
@@ -261,7 +261,7 @@ func frozenLeader(t *testing.T, h *house, load *trial.Load) {
 	start := time.Now()
 	h.newLeader(leader, load)
 	load.Await(20, settle) // each writer asks the hung one too, and waits in vain
-	wait(t, frozen-time.Since(start))
+	trial.Pass(t, frozen-time.Since(start))
 	h.disks[leader].Thaw()
 	h.ended(leader, 5*time.Second, "hangs")
 	leader.Boot()

@@ -4,10 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -118,38 +115,4 @@ func files(r *trial.Robot) string {
 		})
 	}
 	return list.String()
-}
-
-// wait lets time pass; it is a draw, nothing relies on what happens meanwhile.
-func wait(t testing.TB, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-t.Context().Done():
-	}
-}
-
-// lots draws from SKEIN_SEED, or from a seed of its own which a failure shows.
-func lots(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := rand.Uint64()
-	if text := os.Getenv("SKEIN_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("SKEIN_SEED: %v; give a number", err)
-		}
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("to draw the same lots again: SKEIN_SEED=%d go test -run '^%s$' ./sim/trial/disk", seed, t.Name())
-		}
-	})
-	return rand.New(rand.NewPCG(seed, 0))
-}
-
-// soak is long with SKEIN_SOAK=1, else short.
-func soak(short, long int) int {
-	if os.Getenv("SKEIN_SOAK") == "1" {
-		return long
-	}
-	return short
 }

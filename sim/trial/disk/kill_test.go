@@ -48,7 +48,7 @@ var deaths = []struct {
 // and nothing acknowledged is lost. About 25 s.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	draw := lots(t)
+	draw := trial.Lots(t)
 	h := build(t, rig.Skein(t), 3, 1, "bolt")
 	away := h.others(h.Leader())[0]
 	away.Kill()
@@ -57,8 +57,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	alive := append(h.others(away), h.Robots[3])
 	start := time.Now()
 	kills := 0
-	for ; kills < soak(8, 300) || !h.snapshots(h.others(away)); kills++ {
-		if kills >= soak(8, 300) && time.Since(start) > compacted {
+	for ; kills < trial.Soak(8, 300) || !h.snapshots(h.others(away)); kills++ {
+		if kills >= trial.Soak(8, 300) && time.Since(start) > compacted {
 			t.Fatalf("after %v not every voter has cut its Raft log", compacted)
 		}
 		h.kill(alive[draw.IntN(len(alive))], draw)
@@ -66,7 +66,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		h.sound(load)
 	}
 	t.Logf("%d kills in %v; %v", kills, time.Since(start).Round(time.Second), load)
-	installed, rounds := 0, soak(1, 20)
+	installed, rounds := 0, trial.Soak(1, 20)
 	for round := 0; installed < rounds; round++ {
 		if round == 3*rounds {
 			t.Fatalf("in %d rounds only %d snapshots were installed", round, installed)

@@ -26,9 +26,9 @@ const (
 // have the same state. About 60 s.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
-	skein, draw := rig.Skein(t), lots(t)
-	t.Run("bolt", func(t *testing.T) { powerCuts(t, skein, "bolt", soak(30, 300), draw) })
-	t.Run("wal", func(t *testing.T) { powerCuts(t, skein, "wal", soak(10, 300), draw) })
+	skein, draw := rig.Skein(t), trial.Lots(t)
+	t.Run("bolt", func(t *testing.T) { powerCuts(t, skein, "bolt", trial.Soak(30, 300), draw) })
+	t.Run("wal", func(t *testing.T) { powerCuts(t, skein, "wal", trial.Soak(10, 300), draw) })
 }
 
 // TestPowerCutsFindAMissingSync is the judge of TestPowerCuts: it must fail for a
@@ -36,7 +36,7 @@ func TestPowerCuts(t *testing.T) {
 // that is lost, also when the nodes refuse to start. About 15 s.
 func TestPowerCutsFindAMissingSync(t *testing.T) {
 	t.Parallel()
-	mutant, draw := rig.Build(t, "skein_nofsync"), lots(t)
+	mutant, draw := rig.Build(t, "skein_nofsync"), trial.Lots(t)
 	err := rig.Script("power cuts without fsync", func(t testing.TB) { powerCuts(t, mutant, "bolt", mutantCuts, draw) })
 	if err == nil {
 		t.Fatalf("%d power cuts found nothing wrong with a program that does not sync", mutantCuts)
@@ -63,13 +63,13 @@ func powerCuts(t testing.TB, skein, store string, cuts int, draw *rand.Rand) {
 	for cut := range cuts {
 		load.Await(10+draw.IntN(100), settle)
 		h.sound(load)
-		wait(t, time.Duration(draw.IntN(20))*time.Millisecond) // at any point of a change
+		trial.Pass(t, time.Duration(draw.IntN(20))*time.Millisecond) // at any point of a change
 		h.cut()
 		acks := load.Acks()
 		h.boot()
 		if draw.IntN(5) == 0 {
 			twice++
-			wait(t, time.Duration(draw.IntN(1000))*time.Millisecond) // in the middle of starting or electing
+			trial.Pass(t, time.Duration(draw.IntN(1000))*time.Millisecond) // in the middle of starting or electing
 			h.cut()
 			h.boot()
 		}
