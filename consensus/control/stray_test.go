@@ -38,3 +38,21 @@ func TestWhoLeftIsSentTheLogNoMore(t *testing.T) {
 		t.Fatalf("it was withdrawn: steps %v, want it removed", kinds(steps))
 	}
 }
+
+// Nor does who dies meanwhile; when it is back it is asked again.
+func TestWhoDiedIsSentTheLogNoMore(t *testing.T) {
+	h := newHouse(t)
+	dies := h.robot(1)
+	h.approve(dies)
+	h.next()
+	h.w.learners = append(h.w.learners, dies)
+	h.dead[dies] = true
+	if steps := h.next(); len(steps) == 0 || steps[len(steps)-1].kind != removeVoter || steps[len(steps)-1].node != dies {
+		t.Fatalf("it has died: steps %v, want it removed", kinds(steps))
+	}
+	h.w.learners = nil
+	h.dead[dies] = false
+	if steps := h.next(); len(steps) == 0 || steps[len(steps)-1].kind != addVoter || steps[len(steps)-1].node != dies {
+		t.Fatalf("it is back: steps %v, want it added", kinds(steps))
+	}
+}
