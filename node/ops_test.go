@@ -91,7 +91,7 @@ func (c *crew) start(h *hand) {
 	}
 	ahead := h.ahead
 	n.self.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	n.self.level, n.self.alone = h.level, 3*time.Second
+	n.self.level, n.self.alone = h.level, time.Hour
 	ctx, cancel := context.WithCancelCause(c.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()

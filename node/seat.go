@@ -30,9 +30,9 @@ const (
 	recentContact = 5 * time.Second
 	// raftAlone is how long a voter that hears no leader counts on Raft alone to
 	// bring it the log. It must not run ahead of its own Raft log, or a crash
-	// would leave one that lacks what the node has applied. Only one that was
-	// removed while it was away, and so will never hear a leader again, needs
-	// to follow somebody to learn that.
+	// would leave one that lacks what the node has applied. One that was removed
+	// while it was away, and so will never hear a leader again, is told so earlier
+	// by the leader's marks: see fed.
 	raftAlone = 30 * time.Second
 )
 
@@ -202,13 +202,27 @@ func (v *seat) standing() follow.Standing {
 
 // fed reports whether Raft, and nobody else, brings this node the log.
 func (v *seat) fed(s raftgroup.Status) bool {
-	v.mu.Lock()
-	sitting := time.Since(v.since)
-	v.mu.Unlock()
-	if s.State == raftgroup.Stopped {
+	since := v.sitsSince()
+	switch {
+	case s.State == raftgroup.Stopped:
 		return true // it is just starting, or ending
+	case !s.Member(v.id), unheard(s, since, recentContact) && v.excluded(since):
+		return false
 	}
-	return s.Member(v.id) && (s.State == raftgroup.Leader || sitting < v.alone || s.LastContact >= 0 && s.LastContact < v.alone)
+	return s.State == raftgroup.Leader || !unheard(s, since, v.alone)
+}
+
+// sitsSince is when this node took its seat.
+func (v *seat) sitsSince() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.since
+}
+
+// unheard reports whether Raft has heard no leader for so long, on a seat that was
+// taken then.
+func unheard(s raftgroup.Status, since time.Time, d time.Duration) bool {
+	return s.State != raftgroup.Leader && time.Since(since) >= d && (s.LastContact < 0 || s.LastContact >= d)
 }
 
 // Offer has a batch decided if this node leads: see raftgroup.Group.Offer.

@@ -273,11 +273,8 @@ func (v *seat) replaying() bool {
 // still counts it, so it would stand for election for ever, and be refused.
 func (v *seat) dismissed() bool {
 	s, ok := v.status()
-	v.mu.Lock()
-	since := v.since
-	v.mu.Unlock()
-	alone := time.Since(since) >= v.alone && (s.LastContact < 0 || s.LastContact >= v.alone)
-	return ok && s.State != raftgroup.Leader && alone && s.Member(v.id) && !v.me().Voter && v.excluded(since)
+	since := v.sitsSince()
+	return ok && s.Member(v.id) && unheard(s, since, recentContact) && !v.me().Voter && v.excluded(since)
 }
 
 // vacate is the end of a seat that was given up.

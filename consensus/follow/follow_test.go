@@ -315,6 +315,27 @@ func TestVotersFollowMarksOnly(t *testing.T) {
 	until(t, "it follows the new leader", func() bool { p, _ := lead.Parent(); return p == voter.id })
 }
 
+// TestAVoterWithoutALeaderHearsOthers: who was removed while it was away is told
+// so by nobody's Raft.
+func TestAVoterWithoutALeaderHearsOthers(t *testing.T) {
+	t.Parallel()
+	f := newForest(t)
+	lead := f.leader(0, 5)
+	other := f.start(f.peer(1).follows(lead))
+	f.decideMany(lead, 3)
+	same(t, lead, other)
+	voter := f.peer(2).follows(other)
+	voter.place.set(Standing{Fed: true})
+	f.start(voter)
+	until(t, "marks at the voter", func() bool {
+		m, _, ok := voter.Latest()
+		return ok && m.Leader == lead.id && m.Seq == lead.copy.Cursor().Seq
+	})
+	if seq := voter.copy.Cursor().Seq; seq != 0 {
+		t.Fatalf("a voter was sent the log up to %d, which Raft brings", seq)
+	}
+}
+
 func TestFailingCopyEndsRun(t *testing.T) {
 	t.Parallel()
 	f := newForest(t)

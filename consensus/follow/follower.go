@@ -18,8 +18,9 @@ import (
 type part int
 
 const (
-	// leading: it makes the marks. marking: it follows the leader's marks, and
-	// Raft brings the records. following: it follows a parent for both.
+	// leading: it makes the marks. marking: it follows the leader's marks, or
+	// anybody's while its Raft knows no leader, and Raft brings the records.
+	// following: it follows a parent for both.
 	leading part = iota
 	marking
 	following
@@ -68,16 +69,11 @@ func (s *Service) play(ctx context.Context, r role) error {
 		s.whileRole(ctx, r)
 	}()
 	defer func() { cancel(); <-watched }()
-	switch {
-	case r.part == leading:
+	if r.part == leading {
 		s.originate(ctx)
 		return nil
-	case r.part == marking && r.leader == "":
-		<-ctx.Done()
-		return nil
-	default:
-		return s.followOn(ctx, r)
 	}
+	return s.followOn(ctx, r)
 }
 
 // whileRole returns when ctx ends or this node's role is another.
@@ -142,8 +138,13 @@ func (s *Service) followOn(ctx context.Context, r role) error {
 // round tries candidates until it followed one, and reports whether it did. A
 // node whose marks are old first looks for a parent whose are not.
 func (s *Service) round(ctx context.Context, r role) (followed bool, err error) {
-	if r.part == marking {
+	switch {
+	case r.part == marking && r.leader != "":
 		return s.session(ctx, r.leader, attempt{marksOnly: true})
+	case r.part == marking && !s.staleMarks():
+		return false, nil // an election, most likely
+	case r.part == marking:
+		return s.tryAll(ctx, attempt{marksOnly: true, freshOnly: true}, maxPicky)
 	}
 	if s.staleMarks() {
 		if followed, err := s.tryAll(ctx, attempt{freshOnly: true}, maxPicky); followed || err != nil {
