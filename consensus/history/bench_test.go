@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"skein/consensus/event"
+	"skein/consensus/history/index"
 )
 
 func BenchmarkAppend(b *testing.B) {
@@ -62,15 +63,15 @@ func fillMany(b *testing.B, l *Log) {
 func BenchmarkQuery(b *testing.B) {
 	l := open(b, b.TempDir(), Options{})
 	fillMany(b, l)
-	var index int64
+	var indexes int64
 	for _, s := range l.segments[:len(l.segments)-1] {
-		info, err := os.Stat(indexPath(s.path))
+		info, err := os.Stat(index.Path(s.path))
 		if err != nil {
 			b.Fatal(err)
 		}
-		index += info.Size()
+		indexes += info.Size()
 	}
-	b.Logf("%d MB in %d segments, indexes %d MB", l.Size()>>20, len(l.segments), index>>20)
+	b.Logf("%d MB in %d segments, indexes %d MB", l.Size()>>20, len(l.segments), indexes>>20)
 	rng := rand.New(rand.NewSource(2))
 	robot := func() string { return fmt.Sprintf("robot/%052d", rng.Intn(manyRobots)) }
 	at := func() time.Time { return testEpoch.Add(time.Duration(rng.Intn(manyEvents)) * time.Millisecond) }
@@ -78,24 +79,28 @@ func BenchmarkQuery(b *testing.B) {
 		name string
 		ask  func() Query
 	}{
-		{"stream, newest", func() Query { return Query{Filter: Filter{Stream: robot()}, Newest: true} }},
-		{"stream, from the start", func() Query { return Query{Filter: Filter{Stream: robot()}} }},
-		{"stream, after a place", func() Query { return Query{Filter: Filter{Stream: robot()}, After: uint64(rng.Intn(manyEvents))} }},
-		{"rare type", func() Query { return Query{Filter: Filter{Type: "robot.renamed"}, After: uint64(rng.Intn(manyEvents))} }},
-		{"family of types", func() Query { return Query{Filter: Filter{Type: "robot."}, After: uint64(rng.Intn(manyEvents))} }},
+		{"stream, newest", func() Query { return Query{Filter: index.Filter{Stream: robot()}, Newest: true} }},
+		{"stream, from the start", func() Query { return Query{Filter: index.Filter{Stream: robot()}} }},
+		{"stream, after a place", func() Query { return Query{Filter: index.Filter{Stream: robot()}, After: uint64(rng.Intn(manyEvents))} }},
+		{"rare type", func() Query {
+			return Query{Filter: index.Filter{Type: "robot.renamed"}, After: uint64(rng.Intn(manyEvents))}
+		}},
+		{"family of types", func() Query { return Query{Filter: index.Filter{Type: "robot."}, After: uint64(rng.Intn(manyEvents))} }},
 		{"actor", func() Query {
-			return Query{Filter: Filter{Actor: fmt.Sprintf("person %d", rng.Intn(200))}, Newest: true}
+			return Query{Filter: index.Filter{Actor: fmt.Sprintf("person %d", rng.Intn(200))}, Newest: true}
 		}},
 		{"time", func() Query {
 			t := at()
-			return Query{Filter: Filter{From: t, Until: t.Add(time.Second)}}
+			return Query{Filter: index.Filter{From: t, Until: t.Add(time.Second)}}
 		}},
 		{"stream and time", func() Query {
 			t := at()
-			return Query{Filter: Filter{Stream: robot(), From: t, Until: t.Add(time.Minute)}, Newest: true}
+			return Query{Filter: index.Filter{Stream: robot(), From: t, Until: t.Add(time.Minute)}, Newest: true}
 		}},
-		{"nothing matches", func() Query { return Query{Filter: Filter{Stream: robot(), Type: "robot.renamed", Actor: "person 7"}} }},
-		{"no such stream", func() Query { return Query{Filter: Filter{Stream: robot() + "x"}} }},
+		{"nothing matches", func() Query {
+			return Query{Filter: index.Filter{Stream: robot(), Type: "robot.renamed", Actor: "person 7"}}
+		}},
+		{"no such stream", func() Query { return Query{Filter: index.Filter{Stream: robot() + "x"}} }},
 	} {
 		b.Run(strings.ReplaceAll(c.name, " ", "_"), func(b *testing.B) {
 			var took []time.Duration

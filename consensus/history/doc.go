@@ -14,10 +14,9 @@
 // behind the last position known to be durable, and refuses with [ErrDamaged]
 // whatever is broken before it.
 //
-// Beside a full segment lies its index: where every event is, when it happened,
-// on which stream, of which type, by which actor. It is derived. One that is
-// missing or damaged is made anew by the first [Log.Query] that needs it. The
-// index of the segment that is appended to is in memory.
+// Questions are answered by an index of each segment, of package index: beside the
+// segment, or in memory for the one that is appended to. An index is derived. One
+// that is missing or damaged is made anew by the first [Log.Query] that needs it.
 //
 // The front of the log moves too. Retention drops the oldest segments; a log that
 // began behind a snapshot has a gap before it ([Log.Gap]), which [Log.Backfill]

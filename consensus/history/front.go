@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"skein/consensus/history/index"
 	"skein/mesh/ident"
 )
 
@@ -50,7 +51,7 @@ func (l *Log) Backfill(after Position, records []Record) error {
 		return fmt.Errorf("fill history: %w: nothing is lacking here", ErrDiverged)
 	}
 	s := &segment{path: segmentPath(l.dir, after.Seq), base: after, flags: flagFilled, size: segmentHeader, end: after}
-	content, index, err := s.fill(records, gap)
+	content, m, err := s.fill(records, gap)
 	if err != nil {
 		return fmt.Errorf("fill history: %w", err)
 	}
@@ -59,7 +60,8 @@ func (l *Log) Backfill(after Position, records []Record) error {
 	} else if err != nil {
 		return l.fail(fmt.Errorf("fill history: %w; check the disk, then restart", err))
 	}
-	l.keepIndex(part{path: s.path, base: s.base, end: s.end, size: s.size}, index)
+	s.seal()
+	s.index.Write(m)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.segments = append([]*segment{s}, l.segments...)
@@ -67,7 +69,7 @@ func (l *Log) Backfill(after Position, records []Record) error {
 }
 
 // fill makes the content of a segment out of records that end at end.
-func (s *segment) fill(records []Record, end Position) ([]byte, *memory, error) {
+func (s *segment) fill(records []Record, end Position) ([]byte, *index.Memory, error) {
 	total := segmentHeader
 	for _, r := range records {
 		total += frameHeader + len(r.encoded)
@@ -76,7 +78,7 @@ func (s *segment) fill(records []Record, end Position) ([]byte, *memory, error) 
 	if len(records) == 0 || total > MaxFillBytes || first && s.base != (Position{}) {
 		return nil, nil, fmt.Errorf("%w: %d records of %d bytes after event %d", ErrDiverged, len(records), total, s.base.Seq)
 	}
-	content, index := append(make([]byte, 0, total), encodeHeader(s.base, s.flags)...), newMemory()
+	content, m := append(make([]byte, 0, total), encodeHeader(s.base, s.flags)...), index.NewMemory()
 	for _, r := range records {
 		if err := r.Follows(s.end); err != nil {
 			return nil, nil, err
@@ -86,13 +88,13 @@ func (s *segment) fill(records []Record, end Position) ([]byte, *memory, error) 
 			return nil, nil, err
 		}
 		content = appendFrame(content, r.encoded)
-		index.add(&r, s.size)
+		indexRecord(m, &r, s.size)
 		s.grow(h, len(r.encoded))
 	}
 	if s.end != end {
 		return nil, nil, fmt.Errorf("%w: they end with event %d and another hash, or elsewhere than at %d", ErrDiverged, s.end.Seq, end.Seq)
 	}
-	return content, index, nil
+	return content, m, nil
 }
 
 // Before gives whole records that end with event end, and the position before the
@@ -167,15 +169,19 @@ func (l *Log) Surplus(maxBytes int64, before time.Time, keep uint64) (Position, 
 		return Position{}, err
 	}
 	left := l.Size()
+	reader := l.readers.Get()
+	defer reader.Release()
 	for i, p := range parts {
 		old := false
 		if i == len(parts)-1 || p.end.Seq > keep {
 			break
 		}
 		if !before.IsZero() {
-			if _, err := l.ask(p, new(pages), func(x rows) error { old = x.head().last < before.UnixMilli(); return nil }); err != nil {
+			last, err := reader.Last(p.index)
+			if err != nil {
 				return Position{}, err
 			}
+			old = last < before.UnixMilli()
 		}
 		if !old && (maxBytes <= 0 || left <= maxBytes) {
 			break
@@ -248,7 +254,7 @@ func remove(segments []*segment) error {
 		if err := os.Remove(s.path); err != nil {
 			return fmt.Errorf("drop history: %w", err)
 		}
-		_ = os.Remove(indexPath(s.path)) // often there is none; Open removes what is left
+		_ = os.Remove(index.Path(s.path)) // often there is none; Open removes what is left
 	}
 	if len(segments) == 0 {
 		return nil

@@ -2,10 +2,7 @@ package history
 
 import (
 	"bytes"
-	"errors"
-	"math/rand"
 	"os"
-	"path/filepath"
 	"testing"
 )
 
@@ -69,57 +66,6 @@ func FuzzSegment(f *testing.F) {
 		})
 		if err != nil || next != s.end.Seq+1 {
 			t.Fatalf("read up to event %d of %d: %v", next-1, s.end.Seq, err)
-		}
-	})
-}
-
-// Whatever is in an index file, a question to it does not panic, and either fails
-// with errIndex or stays inside the segment.
-func FuzzIndex(f *testing.F) {
-	rng := rand.New(rand.NewSource(1))
-	m, at := newMemory(), Position{}
-	for at.Seq < 40 {
-		r := variedRecord(f, rng, at, 4)
-		m.add(&r, int64(m.size))
-		at = r.End()
-	}
-	size := int64(m.size)
-	encoded := m.encode(Position{}, at, size)
-	var p pages
-	p.open(bytes.NewReader(encoded), int64(len(encoded)))
-	content, err := p.bytes(0, pageContent)
-	if err != nil {
-		f.Fatal(err)
-	}
-	content = bytes.TrimRight(content[len(indexIdentity(Position{}, at, size)):], "\x00")
-	f.Add(content)
-	f.Add(content[:len(content)/2])
-	dir := f.TempDir()
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		raw := appendPages(nil, append(indexIdentity(Position{}, at, size), b...))
-		path := filepath.Join(dir, "x"+segmentSuffix)
-		write(t, indexPath(path), raw)
-		x := &indexFile{part: part{path: path, end: at, size: size}, pages: &p}
-		head, err := x.whole()
-		defer x.close()
-		if err != nil {
-			return
-		}
-		_ = head.sieve.mayHave(keyType, "robot.moved")
-		set := newBitmap(x.is.count)
-		for kind, p := range (Filter{Stream: "robot/", Type: "robot.moved", Actor: "ada"}).keyPatterns() {
-			err = errors.Join(err, x.keyed(kind, p, set))
-		}
-		err = errors.Join(err, x.timed(0, 1<<50, set))
-		places, placed := x.place(set.pick(1000, true))
-		if err = errors.Join(err, placed); err != nil && !errors.Is(err, errIndex) {
-			t.Fatal(err)
-		}
-		for _, p := range places {
-			if int64(p.offset)+int64(p.room) > size || p.position >= 40 {
-				t.Fatalf("event %d of 40 from byte %d on, %d bytes, in a segment of %d", p.position, p.offset, p.room, size)
-			}
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 
+	"skein/consensus/history/index"
 	"skein/mesh/ident"
 )
 
@@ -43,12 +44,10 @@ type Log struct {
 
 	// front is held by who changes where the log begins. It is taken before closing.
 	front sync.Mutex
-	// indexing is held while an index is made anew.
-	indexing sync.Mutex
-	// scratch has pages to read indexes into, for one question after another.
-	scratch sync.Pool
+	// readers ask the indexes.
+	readers index.Readers
 	// index is that of the current segment. It is the appender's.
-	index *memory
+	index *index.Memory
 
 	// closing is held for reading while the current file is being synced, for
 	// writing while it is exchanged. It is taken before mu.
@@ -56,11 +55,11 @@ type Log struct {
 
 	mu sync.RWMutex
 	// segments has at least one, oldest first and without a gap. The last is
-	// appended to through file.
+	// appended to through file; the others are sealed.
 	segments []*segment
 	file     *os.File
 	// seen is index as readers may see it.
-	seen memory
+	seen index.Memory
 	// floor is up to where events were dropped for good.
 	floor uint64
 	// failed, once set, is the answer to everything.
@@ -97,11 +96,11 @@ func Open(dir string, o Options) (*Log, error) {
 		return l, nil
 	}
 	last := l.segments[len(l.segments)-1]
-	index, err := indexSegment(part{path: last.path, base: last.base, end: last.end, size: last.size})
+	m, err := last.reindex()
 	if err != nil {
 		return nil, err
 	}
-	l.index, l.seen = index, *index
+	l.index, l.seen = m, *m
 	f, err := os.OpenFile(last.path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open history: %w", err)
@@ -123,14 +122,17 @@ func (l *Log) load(durable uint64) error {
 		if err != nil {
 			return err
 		}
-		if b == nil {
-			continue
-		}
-		if i < len(l.segments)-1 || s.end.Seq < durable {
+		last := i == len(l.segments)-1
+		if b != nil && (!last || s.end.Seq < durable) {
 			return damaged(s.path, b.offset, b.why)
 		}
-		if err := l.cut(s); err != nil {
-			return err
+		if b != nil {
+			if err := l.cut(s); err != nil {
+				return err
+			}
+		}
+		if !last {
+			s.seal()
 		}
 	}
 	if durable == 0 {
@@ -204,7 +206,7 @@ func (l *Log) create(base Position, flags byte) error {
 	l.mu.Lock()
 	old := l.file
 	l.file = f
-	l.index = newMemory()
+	l.index = index.NewMemory()
 	l.seen = *l.index
 	l.segments = append(l.segments, s)
 	l.mu.Unlock()
@@ -247,7 +249,7 @@ func (l *Log) Append(r Record) error {
 	if _, err := l.file.Write(frame); err != nil {
 		return l.fail(fmt.Errorf("append to history: %w; free space or check the disk, then restart", err))
 	}
-	l.index.add(&r, current.size)
+	indexRecord(l.index, &r, current.size)
 	l.mu.Lock()
 	current.grow(h, len(r.encoded))
 	l.seen = *l.index
@@ -267,11 +269,9 @@ func (l *Log) roll(current *segment) error {
 	if err := l.file.Sync(); err != nil {
 		return fmt.Errorf("sync history: %w", err)
 	}
-	full := part{path: current.path, base: current.base, end: current.end, size: current.size, info: &current.info}
-	l.keepIndex(full, l.index)
-	head := l.index.indexHead
-	head.sieve = l.index.newSieve()
-	current.info.Store(&head)
+	current.seal()
+	current.index.Write(l.index)
+	current.index.Remember(l.index)
 	return l.create(current.end, 0)
 }
 
@@ -341,6 +341,7 @@ func (l *Log) Reset(at Position) error {
 	if at.Seq < current.end.Seq {
 		return fmt.Errorf("reset history to event %d: the log is at %d already", at.Seq, current.end.Seq)
 	}
+	current.seal()
 	if err := l.create(at, flagReset); err != nil {
 		return l.fail(err)
 	}

@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io/fs"
 	"os"
 	"slices"
 	"time"
 
 	"skein/consensus/event"
+	"skein/consensus/history/index"
 )
+
+// MaxEvents is the most events that one Query gives.
+const MaxEvents = 10000
 
 const (
 	// runGap is how many bytes between two wanted events are read rather than
@@ -27,9 +30,46 @@ type part struct {
 	path      string
 	base, end Position
 	size      int64
-	// current is the index of the segment that is appended to; nil for others.
-	current *memory
-	info    *indexInfo
+	index     index.Index
+}
+
+// positions are those of the events in it after and before two sequence numbers,
+// both exclusive; before 0 is no bound: from lo to before hi.
+func (p part) positions(after, before uint64) (lo, hi int) {
+	hi = int(p.end.Seq - p.base.Seq)
+	if after > p.base.Seq {
+		lo = int(after - p.base.Seq)
+	}
+	if before > 0 && before <= p.end.Seq {
+		hi = int(before - p.base.Seq - 1)
+	}
+	return lo, hi
+}
+
+// Query asks for events of the log.
+type Query struct {
+	index.Filter
+	// After and Before bound the sequence numbers, both exclusive; 0 is no bound.
+	After, Before uint64
+	// Newest wants the last ones, in descending order. Otherwise the first ones
+	// come, in ascending order.
+	Newest bool
+	// Limit is the most events wanted, from 1 to MaxEvents; others are brought
+	// into that range.
+	Limit int
+}
+
+// Page answers a Query.
+type Page struct {
+	Events []event.Event
+	// Indexed: the answer came from the indexes. Otherwise one was missing or
+	// damaged, and a segment was read through to make it anew.
+	Indexed bool
+	// More: further events match than Limit.
+	More bool
+	// Compacted: a query for the newest came to the start of what is held here,
+	// and older events, which might match too, were asked for.
+	Compacted bool
 }
 
 // parts gives the segments that have events, oldest first, and where the log begins.
@@ -44,10 +84,12 @@ func (l *Log) parts() ([]part, Position, error) {
 		if s.end.Seq == s.base.Seq {
 			continue
 		}
-		p := part{path: s.path, base: s.base, end: s.end, size: s.size, info: &s.info}
-		if i == len(l.segments)-1 {
+		p := part{path: s.path, base: s.base, end: s.end, size: s.size}
+		if i < len(l.segments)-1 {
+			p.index = s.index
+		} else {
 			seen := l.seen
-			p.current = &seen
+			p.index = &seen
 		}
 		all = append(all, p)
 	}
@@ -73,8 +115,9 @@ func (l *Log) Query(ctx context.Context, q Query) (Page, error) {
 	if q.Newest {
 		slices.Reverse(parts)
 	}
-	scratch := l.takePages()
-	defer l.givePages(scratch)
+	reader := l.readers.Get()
+	defer reader.Release()
+	wanted := index.Wanted{Filter: q.Filter, Newest: q.Newest}
 	for _, p := range parts {
 		if err := ctx.Err(); err != nil {
 			return page, err
@@ -82,7 +125,9 @@ func (l *Log) Query(ctx context.Context, q Query) (Page, error) {
 		if p.end.Seq <= q.After || q.Before > 0 && p.base.Seq+1 >= q.Before {
 			continue
 		}
-		places, indexed, err := l.find(p, scratch, &q, q.Limit-len(page.Events)+1)
+		wanted.Lo, wanted.Hi = p.positions(q.After, q.Before)
+		wanted.Most = q.Limit - len(page.Events) + 1
+		places, indexed, err := reader.Find(p.index, &wanted)
 		page.Indexed = page.Indexed && indexed
 		if err != nil {
 			return page, err
@@ -103,151 +148,8 @@ func (l *Log) Query(ctx context.Context, q Query) (Page, error) {
 	return page, nil
 }
 
-// takePages gives pages for one question; givePages takes them back.
-func (l *Log) takePages() *pages {
-	if p, ok := l.scratch.Get().(*pages); ok {
-		return p
-	}
-	return &pages{}
-}
-
-func (l *Log) givePages(p *pages) {
-	p.open(nil, 0)
-	l.scratch.Put(p)
-}
-
-// find gives where the first most events of p are that match, in the order asked
-// for.
-func (l *Log) find(p part, scratch *pages, q *Query, most int) (places []place, indexed bool, err error) {
-	lo, hi := 0, int(p.end.Seq-p.base.Seq)
-	if q.After > p.base.Seq {
-		lo = int(q.After - p.base.Seq)
-	}
-	if q.Before > 0 && q.Before <= p.end.Seq {
-		hi = int(q.Before - p.base.Seq - 1)
-	}
-	indexed, err = l.ask(p, scratch, func(x rows) error {
-		places = nil
-		set, err := match(x, &q.Filter, lo, hi)
-		if err != nil || set == nil {
-			return err
-		}
-		places, err = x.place(set.pick(most, q.Newest))
-		return err
-	})
-	return places, indexed, err
-}
-
-// match gives the events from position lo to before hi that pass the filter; nil
-// when it is sure that there are none.
-func match(x rows, f *Filter, lo, hi int) (bitmap, error) {
-	head := x.head()
-	from, until := f.bounds()
-	if head.last < from || head.first > until || lo >= hi {
-		return nil, nil
-	}
-	patterns := f.keyPatterns()
-	for kind, p := range patterns {
-		if p.text != "" && !isFamily(p.text, p.separator) && !head.sieve.mayHave(kind, p.text) {
-			return nil, nil
-		}
-	}
-	set := newBitmap(head.count)
-	set.fill(lo, hi)
-	for kind, p := range patterns {
-		if p.text == "" {
-			continue
-		}
-		matching := newBitmap(head.count)
-		if err := x.keyed(kind, p, matching); err != nil {
-			return nil, err
-		}
-		if set.and(matching); set.count() == 0 {
-			return nil, nil
-		}
-	}
-	if head.first < from || head.last > until {
-		if err := x.timed(from, until, set); err != nil {
-			return nil, err
-		}
-	}
-	return set, nil
-}
-
-// ask puts a question to the index of a segment. If the index cannot answer it
-// is made anew and asked again; indexed is false then. scratch is used again from
-// one segment to the next.
-func (l *Log) ask(p part, scratch *pages, question func(rows) error) (indexed bool, err error) {
-	if p.current != nil {
-		return true, question(p.current)
-	}
-	err = l.askFile(p, scratch, question)
-	if !errors.Is(err, errIndex) {
-		return true, err
-	}
-	l.indexing.Lock()
-	defer l.indexing.Unlock()
-	if err = l.askFile(p, scratch, question); !errors.Is(err, errIndex) { // another made it meanwhile
-		return false, err
-	}
-	m, err := indexSegment(p)
-	if err != nil {
-		return false, err
-	}
-	l.keepIndex(p, m)
-	return false, question(m)
-}
-
-// keepIndex writes the index of a full segment beside it. Without one the next
-// question takes longer and tries again, so an error is no harm.
-func (l *Log) keepIndex(p part, m *memory) {
-	_ = writeIndex(indexPath(p.path), m.encode(p.base, p.end, p.size))
-	if _, err := os.Stat(p.path); errors.Is(err, fs.ErrNotExist) { // dropped meanwhile
-		os.Remove(indexPath(p.path))
-	}
-}
-
-func (l *Log) askFile(p part, scratch *pages, question func(rows) error) error {
-	x := &indexFile{part: p, pages: scratch}
-	defer x.close()
-	known := p.info.Load()
-	if known == nil {
-		var err error
-		if known, err = x.whole(); err != nil {
-			return err
-		}
-		p.info.Store(known)
-	}
-	x.is = *known
-	return question(x)
-}
-
-// indexSegment makes the index of a segment by reading it.
-func indexSegment(p part) (*memory, error) {
-	m := newMemory()
-	at := int64(segmentHeader)
-	var bad error
-	_, err := extent{p.path, segmentHeader, p.size, p.base}.scan(0, func(b []byte) (bool, error) {
-		r, err := ParseRecord(b)
-		if err != nil {
-			bad = damaged(p.path, at, err.Error())
-			return false, nil
-		}
-		m.add(&r, at)
-		at += int64(frameHeader + len(b))
-		return true, nil
-	})
-	switch {
-	case err != nil || bad != nil:
-		return nil, dropped(p.base.Seq+1, errors.Join(err, bad))
-	case uint64(m.count) != p.end.Seq-p.base.Seq:
-		return nil, damaged(p.path, at, fmt.Sprintf("it has %d events, %d were written", m.count, p.end.Seq-p.base.Seq))
-	}
-	return m, nil
-}
-
 // readPlaces reads events, in the order of places: all ascending or all descending.
-func readPlaces(p part, places []place) ([]event.Event, error) {
+func readPlaces(p part, places []index.Place) ([]event.Event, error) {
 	if len(places) == 0 {
 		return nil, nil
 	}
@@ -256,7 +158,7 @@ func readPlaces(p part, places []place) ([]event.Event, error) {
 		return nil, dropped(p.base.Seq+1, fmt.Errorf("read history: %w", err))
 	}
 	defer f.Close()
-	descending := places[0].offset > places[len(places)-1].offset
+	descending := places[0].Offset > places[len(places)-1].Offset
 	if descending {
 		places = slices.Clone(places)
 		slices.Reverse(places)
@@ -276,39 +178,39 @@ func readPlaces(p part, places []place) ([]event.Event, error) {
 }
 
 // run is how many of the places are near enough to each other to be read at once.
-func run(places []place) int {
+func run(places []index.Place) int {
 	first := places[0]
-	end := first.offset + first.room
+	end := first.Offset + first.Room
 	for i, p := range places[1:] {
-		if p.offset-end > runGap || p.offset+p.room-first.offset > runBytes {
+		if p.Offset-end > runGap || p.Offset+p.Room-first.Offset > runBytes {
 			return i + 1
 		}
-		end = p.offset + p.room
+		end = p.Offset + p.Room
 	}
 	return len(places)
 }
 
-func readRun(f *os.File, p part, places []place, events []event.Event) ([]event.Event, error) {
-	start, last := places[0].offset, places[len(places)-1]
-	raw := make([]byte, last.offset+last.room-start)
+func readRun(f *os.File, p part, places []index.Place, events []event.Event) ([]event.Event, error) {
+	start, last := places[0].Offset, places[len(places)-1]
+	raw := make([]byte, last.Offset+last.Room-start)
 	if n, err := f.ReadAt(raw, int64(start)); n < len(raw) {
 		return nil, damaged(p.path, int64(start)+int64(n), fmt.Sprintf("it ends inside an event (%v)", err))
 	}
 	for _, at := range places {
-		b := raw[at.offset-start:][:at.room]
+		b := raw[at.Offset-start:][:at.Room]
 		n := uint32(0)
 		if len(b) >= lengthBytes {
 			n = binary.BigEndian.Uint32(b)
 		}
-		if n == 0 || n > uint32(len(b)-lengthBytes) || crc32.Checksum(b[:lengthBytes+n], castagnoli) != at.sum {
-			return nil, damaged(p.path, int64(at.offset), "a checksum is wrong")
+		if n == 0 || n > uint32(len(b)-lengthBytes) || crc32.Checksum(b[:lengthBytes+n], castagnoli) != at.Sum {
+			return nil, damaged(p.path, int64(at.Offset), "a checksum is wrong")
 		}
 		e, err := event.Parse(b[lengthBytes : lengthBytes+n])
-		if want := p.base.Seq + 1 + uint64(at.position); err == nil && e.Seq != want {
+		if want := p.base.Seq + 1 + uint64(at.Position); err == nil && e.Seq != want {
 			err = fmt.Errorf("event %d where %d should be", e.Seq, want)
 		}
 		if err != nil {
-			return nil, damaged(p.path, int64(at.offset), err.Error())
+			return nil, damaged(p.path, int64(at.Offset), err.Error())
 		}
 		events = append(events, e)
 	}
@@ -323,29 +225,23 @@ func (l *Log) SeqAt(ctx context.Context, t time.Time) (uint64, error) {
 		return 0, err
 	}
 	slices.Reverse(parts)
-	if t.IsZero() { // which a Filter takes for no bound
+	if t.IsZero() { // which a filter takes for no bound
 		t = t.Add(1)
 	}
-	scratch := l.takePages()
-	defer l.givePages(scratch)
+	reader := l.readers.Get()
+	defer reader.Release()
+	wanted := index.Wanted{Filter: index.Filter{Until: t}, Most: 1, Newest: true}
 	for _, p := range parts {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		found := -1
-		_, err := l.ask(p, scratch, func(x rows) error {
-			found = -1
-			set, err := match(x, &Filter{Until: t}, 0, x.head().count)
-			if last := set.pick(1, true); len(last) > 0 {
-				found = last[0]
-			}
-			return err
-		})
+		wanted.Lo, wanted.Hi = p.positions(0, 0)
+		found, _, err := reader.Pick(p.index, &wanted)
 		if err != nil {
 			return 0, err
 		}
-		if found >= 0 {
-			return p.base.Seq + 1 + uint64(found), nil
+		if len(found) > 0 {
+			return p.base.Seq + 1 + uint64(found[0]), nil
 		}
 	}
 	if first.Seq > 0 {

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"skein/consensus/history/index"
 )
 
 // A segment file is a header and then frames. The header: magic, version,
@@ -44,13 +46,11 @@ type segment struct {
 	size int64
 	// end is the position after the last whole record.
 	end Position
-	// index and term are those of the last record; 0 without one.
-	index, term uint64
 	// marks is the sparse index, in order: a record that starts at offset begins
 	// with event first.
 	marks []mark
-	// info is kept once the segment is full and its index was read.
-	info indexInfo
+	// index is set once the segment is sealed.
+	index *index.File
 }
 
 func (s *segment) reset() bool  { return s.flags&flagReset != 0 }
@@ -102,9 +102,9 @@ func listSegments(dir string) ([]uint64, error) {
 // interrupted.
 func isLeftover(dir, name string) bool {
 	if strings.HasPrefix(name, ".") {
-		return strings.Contains(name, segmentSuffix+".") || strings.Contains(name, indexSuffix+".") || strings.HasPrefix(name, "."+floorName+".")
+		return strings.Contains(name, segmentSuffix+".") || strings.Contains(name, index.Suffix+".") || strings.HasPrefix(name, "."+floorName+".")
 	}
-	digits, ok := strings.CutSuffix(name, indexSuffix)
+	digits, ok := strings.CutSuffix(name, index.Suffix)
 	if !ok {
 		return false
 	}
@@ -193,7 +193,52 @@ func (s *segment) grow(h header, n int) {
 	}
 	s.size += int64(frameHeader + n)
 	s.end = Position{h.last(), h.hash}
-	s.index, s.term = h.index, h.term
+}
+
+// seal gives a segment that is full its index, whether that is written or not.
+func (s *segment) seal() {
+	of := index.Source{Path: s.path, Events: int(s.end.Seq - s.base.Seq), Bytes: s.size}
+	b := of.Identity[:0]
+	for _, p := range []Position{s.base, s.end} {
+		b = append(binary.BigEndian.AppendUint64(b, p.Seq), p.Hash[:]...)
+	}
+	s.index = index.NewFile(of, s.reindex)
+}
+
+// reindex makes the index of the segment by reading it.
+func (s *segment) reindex() (*index.Memory, error) {
+	m := index.NewMemory()
+	at := int64(segmentHeader)
+	var bad error
+	_, err := extent{s.path, segmentHeader, s.size, s.base}.scan(0, func(b []byte) (bool, error) {
+		r, err := ParseRecord(b)
+		if err != nil {
+			bad = damaged(s.path, at, err.Error())
+			return false, nil
+		}
+		indexRecord(m, &r, at)
+		at += int64(frameHeader + len(b))
+		return true, nil
+	})
+	switch {
+	case err != nil || bad != nil:
+		return nil, dropped(s.base.Seq+1, errors.Join(err, bad))
+	case uint64(m.Events()) != s.end.Seq-s.base.Seq:
+		return nil, damaged(s.path, at, fmt.Sprintf("it has %d events, %d were written", m.Events(), s.end.Seq-s.base.Seq))
+	}
+	return m, nil
+}
+
+// indexRecord adds to an index a record that starts at offset, its frame included.
+// Each event is there with its length.
+func indexRecord(m *index.Memory, r *Record, offset int64) {
+	at := uint32(offset) + frameHeader + recordHeader
+	rest := r.encoded[recordHeader:]
+	for i := range r.Events {
+		n := lengthBytes + binary.BigEndian.Uint32(rest)
+		m.Add(&r.Events[i], at, rest[:n])
+		at, rest = at+n, rest[n:]
+	}
 }
 
 // markFor is where to start reading to find event seq. The segment has a record.

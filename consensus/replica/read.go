@@ -6,6 +6,7 @@ import (
 
 	"skein/consensus/event"
 	"skein/consensus/history"
+	"skein/consensus/history/index"
 )
 
 // MaxEvents is the most events that Events and Query give at once.
@@ -14,7 +15,7 @@ const MaxEvents = history.MaxEvents
 // What is asked and answered is the history's.
 type (
 	// Filter selects events. The zero Filter selects all.
-	Filter = history.Filter
+	Filter = index.Filter
 	// Query asks for events.
 	Query = history.Query
 	// Page answers a Query.

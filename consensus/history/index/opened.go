@@ -1,4 +1,4 @@
-package history
+package index
 
 import (
 	"bytes"
@@ -8,10 +8,10 @@ import (
 	"sort"
 )
 
-// indexFile reads the index of a full segment. It is opened when more is asked for
-// than its head, if that is known. It is for one question.
-type indexFile struct {
-	part  part
+// opened reads an index file. It is opened when more is asked for than its head,
+// if that is known. It is for one question.
+type opened struct {
+	of    *Source
 	pages *pages
 	file  *os.File // nil until it is opened
 	layout
@@ -19,7 +19,7 @@ type indexFile struct {
 
 // layout is what the header says.
 type layout struct {
-	is      indexHead
+	is      head
 	keys    [keyKinds]keyLayout
 	timesAt int64
 	sieveAt int64
@@ -35,58 +35,58 @@ type keyLayout struct {
 }
 
 // open opens the file, once.
-func (x *indexFile) open() error {
+func (x *opened) open() error {
 	if x.file != nil {
 		return nil
 	}
-	f, err := os.Open(indexPath(x.part.path))
+	f, err := os.Open(Path(x.of.Path))
 	if err != nil {
-		return fmt.Errorf("%w: %w", errIndex, err)
+		return fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	x.file = f
 	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("%w: %w", errIndex, err)
+		return fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	x.pages.open(f, info.Size())
-	x.layout, err = parseLayout(x.pages, x.part)
+	x.layout, err = parseLayout(x.pages, x.of)
 	return err
 }
 
-func (x *indexFile) close() {
+func (x *opened) close() {
 	if x.file != nil {
 		x.file.Close()
 	}
 }
 
 // parseLayout reads and checks the header.
-func parseLayout(p *pages, segment part) (layout, error) {
-	b, err := p.bytes(0, indexHeader)
+func parseLayout(p *pages, of *Source) (layout, error) {
+	b, err := p.bytes(0, headerBytes)
 	if err != nil {
 		return layout{}, err
 	}
-	identity := indexIdentity(segment.base, segment.end, segment.size)
-	if !bytes.Equal(b[:len(identity)], identity) {
-		return layout{}, fmt.Errorf("%w: it is of another segment or format", errIndex)
+	tie := of.tie()
+	if !bytes.Equal(b[:len(tie)], tie) {
+		return layout{}, fmt.Errorf("%w: it is of another file or format", errUnusable)
 	}
-	b = b[len(identity):]
+	b = b[len(tie):]
 	var x layout
 	x.is.count = int(binary.BigEndian.Uint32(b))
 	x.is.first = int64(binary.BigEndian.Uint64(b[4:]))
 	x.is.last = int64(binary.BigEndian.Uint64(b[12:]))
 	x.sieveBytes = int64(binary.BigEndian.Uint32(b[20:]))
 	b = b[24:]
-	if uint64(x.is.count) != segment.end.Seq-segment.base.Seq || x.is.count > maxSegmentEvents || x.sieveBytes > maxSieve {
-		return layout{}, fmt.Errorf("%w: it has %d events", errIndex, x.is.count)
+	if x.is.count != of.Events || x.is.count > maxEvents || x.sieveBytes > maxSieve {
+		return layout{}, fmt.Errorf("%w: it has %d events", errUnusable, x.is.count)
 	}
-	at := int64(indexHeader + x.is.count*placeBytes)
+	at := int64(headerBytes + x.is.count*placeBytes)
 	x.timesAt = at
 	at += int64(x.is.count * timeBytes)
 	for i := range x.keys {
 		names, nameBytes := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
 		b = b[8:]
 		if int(names) > x.is.count {
-			return layout{}, fmt.Errorf("%w: it has %d names", errIndex, names)
+			return layout{}, fmt.Errorf("%w: it has %d names", errUnusable, names)
 		}
 		k := &x.keys[i]
 		k.names, k.nameBytes = int(names), int64(nameBytes)
@@ -101,7 +101,7 @@ func parseLayout(p *pages, segment part) (layout, error) {
 }
 
 // whole gives the head with the sieve, to be kept.
-func (x *indexFile) whole() (*indexHead, error) {
+func (x *opened) whole() (*head, error) {
 	if err := x.open(); err != nil {
 		return nil, err
 	}
@@ -111,10 +111,10 @@ func (x *indexFile) whole() (*indexHead, error) {
 	return &head, err
 }
 
-func (x *indexFile) head() indexHead { return x.is }
+func (x *opened) head() head { return x.is }
 
 // number reads entry i of a list of numbers that begins at off.
-func (x *indexFile) number(off int64, i int) (int64, error) {
+func (x *opened) number(off int64, i int) (int64, error) {
 	b, err := x.pages.bytes(off+int64(i)*numberBytes, numberBytes)
 	if err != nil {
 		return 0, err
@@ -124,7 +124,7 @@ func (x *indexFile) number(off int64, i int) (int64, error) {
 
 // between reads ends i-1 (0 before the first) and j-1 of a list of ends, and
 // checks them against most.
-func (x *indexFile) between(off int64, i, j int, most int64) (from, to int64, err error) {
+func (x *opened) between(off int64, i, j int, most int64) (from, to int64, err error) {
 	if i > 0 {
 		if from, err = x.number(off, i-1); err != nil {
 			return 0, 0, err
@@ -134,13 +134,13 @@ func (x *indexFile) between(off int64, i, j int, most int64) (from, to int64, er
 		return 0, 0, err
 	}
 	if from > to || to > most {
-		return 0, 0, fmt.Errorf("%w: its ends are not in order", errIndex)
+		return 0, 0, fmt.Errorf("%w: its ends are not in order", errUnusable)
 	}
 	return from, to, nil
 }
 
 // name gives the name i of a key.
-func (x *indexFile) name(k *keyLayout, i int) ([]byte, error) {
+func (x *opened) name(k *keyLayout, i int) ([]byte, error) {
 	from, to, err := x.between(k.nameEnds, i, i+1, k.nameBytes)
 	if err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (x *indexFile) name(k *keyLayout, i int) ([]byte, error) {
 }
 
 // find gives the range of the names that match.
-func (x *indexFile) find(k *keyLayout, p keyPattern) (lo, hi int, err error) {
+func (x *opened) find(k *keyLayout, p keyPattern) (lo, hi int, err error) {
 	text := []byte(p.text)
 	search := func(from int, beyond func(name []byte) bool) int {
 		return from + sort.Search(k.names-from, func(i int) bool {
@@ -178,7 +178,7 @@ func (x *indexFile) find(k *keyLayout, p keyPattern) (lo, hi int, err error) {
 	return lo, hi, err
 }
 
-func (x *indexFile) keyed(kind int, p keyPattern, set bitmap) error {
+func (x *opened) keyed(kind int, p keyPattern, set bitmap) error {
 	if err := x.open(); err != nil {
 		return err
 	}
@@ -198,14 +198,14 @@ func (x *indexFile) keyed(kind int, p keyPattern, set bitmap) error {
 	for ; len(list) > 0; list = list[numberBytes:] {
 		i := binary.BigEndian.Uint32(list)
 		if i >= uint32(x.is.count) {
-			return fmt.Errorf("%w: it names event %d of %d", errIndex, i, x.is.count)
+			return fmt.Errorf("%w: it names event %d of %d", errUnusable, i, x.is.count)
 		}
 		set.set(int(i))
 	}
 	return nil
 }
 
-func (x *indexFile) timed(from, until int64, set bitmap) error {
+func (x *opened) timed(from, until int64, set bitmap) error {
 	if err := x.open(); err != nil {
 		return err
 	}
@@ -229,32 +229,32 @@ func (x *indexFile) timed(from, until int64, set bitmap) error {
 	return nil
 }
 
-func (x *indexFile) place(positions []int) ([]place, error) {
+func (x *opened) place(positions []int) ([]Place, error) {
 	if len(positions) == 0 {
 		return nil, nil
 	}
 	if err := x.open(); err != nil {
 		return nil, err
 	}
-	places := make([]place, len(positions))
+	places := make([]Place, len(positions))
 	for i, n := range positions {
 		entries := int64(2) // its own, and the next one's offset
 		if n+1 == x.is.count {
 			entries = 1
 		}
-		b, err := x.pages.bytes(indexHeader+int64(n)*placeBytes, entries*placeBytes)
+		b, err := x.pages.bytes(headerBytes+int64(n)*placeBytes, entries*placeBytes)
 		if err != nil {
 			return nil, err
 		}
-		p := place{position: n, offset: binary.BigEndian.Uint32(b), sum: binary.BigEndian.Uint32(b[4:])}
-		end := uint32(x.part.size)
+		p := Place{Position: n, Offset: binary.BigEndian.Uint32(b), Sum: binary.BigEndian.Uint32(b[4:])}
+		end := uint32(x.of.Bytes)
 		if entries == 2 {
 			end = binary.BigEndian.Uint32(b[placeBytes:])
 		}
-		if p.offset >= end || end > uint32(x.part.size) {
-			return nil, fmt.Errorf("%w: event %d from byte %d to %d", errIndex, n, p.offset, end)
+		if p.Offset >= end || end > uint32(x.of.Bytes) {
+			return nil, fmt.Errorf("%w: event %d from byte %d to %d", errUnusable, n, p.Offset, end)
 		}
-		p.room = end - p.offset
+		p.Room = end - p.Offset
 		places[i] = p
 	}
 	return places, nil

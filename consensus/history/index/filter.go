@@ -1,4 +1,4 @@
-package history
+package index
 
 import (
 	"strings"
@@ -6,9 +6,6 @@ import (
 
 	"skein/consensus/event"
 )
-
-// MaxEvents is the most events that one Query gives.
-const MaxEvents = 10000
 
 // Filter selects events. The zero Filter selects all.
 type Filter struct {
@@ -40,32 +37,6 @@ func matches(pattern, s, separator string) bool {
 // isFamily reports whether a pattern stands for all that begin with it.
 func isFamily(pattern, separator string) bool {
 	return separator != "" && strings.HasSuffix(pattern, separator)
-}
-
-// Query asks for events of the log.
-type Query struct {
-	Filter
-	// After and Before bound the sequence numbers, both exclusive; 0 is no bound.
-	After, Before uint64
-	// Newest wants the last ones, in descending order. Otherwise the first ones
-	// come, in ascending order.
-	Newest bool
-	// Limit is the most events wanted, from 1 to MaxEvents; others are brought
-	// into that range.
-	Limit int
-}
-
-// Page answers a Query.
-type Page struct {
-	Events []event.Event
-	// Indexed: the answer came from the indexes. Otherwise one was missing or
-	// damaged, and a segment was read through to make it anew.
-	Indexed bool
-	// More: further events match than Limit.
-	More bool
-	// Compacted: a query for the newest came to the start of what is held here,
-	// and older events, which might match too, were asked for.
-	Compacted bool
 }
 
 // bounds are a filter's times in milliseconds, both inclusive.

@@ -1,8 +1,7 @@
-package history
+package index
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -15,10 +14,6 @@ const (
 	pageSize    = 4096
 	pageContent = pageSize - 4
 )
-
-// errIndex: an index file is missing, damaged or not of its segment. It never
-// leaves the package: the index is made anew from the segment.
-var errIndex = errors.New("history index is not usable")
 
 // appendPages appends content to b, cut into pages.
 func appendPages(b, content []byte) []byte {
@@ -71,7 +66,7 @@ func (p *pages) more(n int) []byte {
 // bytes gives n bytes of the content from off on. They must not be changed.
 func (p *pages) bytes(off, n int64) ([]byte, error) {
 	if off < 0 || n < 0 || off > p.size || n > p.size-off {
-		return nil, fmt.Errorf("%w: it has %d bytes, wanted are %d from %d on", errIndex, p.size, n, off)
+		return nil, fmt.Errorf("%w: it has %d bytes, wanted are %d from %d on", errUnusable, p.size, n, off)
 	}
 	if n == 0 {
 		return nil, nil
@@ -103,13 +98,13 @@ func (p *pages) load(first, last int64) error {
 		}
 		raw := p.more(int(end-page+1) * pageSize)
 		if n, err := p.file.ReadAt(raw, page*pageSize); n < len(raw) {
-			return fmt.Errorf("%w: read page %d: %w", errIndex, page, err)
+			return fmt.Errorf("%w: read page %d: %w", errUnusable, page, err)
 		}
 		for ; page <= end; page++ {
 			one := raw[:pageSize:pageSize]
 			raw = raw[pageSize:]
 			if crc32.Checksum(one[:pageContent], castagnoli) != binary.BigEndian.Uint32(one[pageContent:]) {
-				return fmt.Errorf("%w: the checksum of page %d is wrong", errIndex, page)
+				return fmt.Errorf("%w: the checksum of page %d is wrong", errUnusable, page)
 			}
 			p.kept[page] = one[:pageContent]
 		}

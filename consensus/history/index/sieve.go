@@ -1,9 +1,9 @@
-package history
+package index
 
 import "hash/fnv"
 
-// sieve is a Bloom filter over the values of the keys of a segment: what it does
-// not have is not there. So most segments need not be looked into for something
+// sieve is a Bloom filter over the values of the keys of a file: what it does
+// not have is not there. So most files need not be looked into for something
 // rare. It is in the index file, so its form is fixed: FNV-1a, and bits in the
 // order of bytes.
 type sieve []byte
@@ -18,7 +18,7 @@ const (
 )
 
 // newSieve makes the sieve of an index.
-func (m *memory) newSieve() sieve {
+func (m *Memory) newSieve() sieve {
 	names := 0
 	for i := range m.keys {
 		names += len(m.keys[i].names)

@@ -1,8 +1,8 @@
-package history
+package index
 
 import "math/bits"
 
-// bitmap is a set of the events of one segment, by their position in it.
+// bitmap is a set of the events of one file, by their position in it.
 type bitmap []uint64
 
 func newBitmap(n int) bitmap { return make(bitmap, (n+63)/64) }
