@@ -14,6 +14,7 @@ import (
 
 	"skein/consensus/event"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/mesh/keyring"
@@ -54,7 +55,7 @@ type InitResult struct {
 type founding struct {
 	root, enrolment, admin, node ident.Key
 	nodeName, history            string
-	store                        raftgroup.Store
+	store                        raftlog.Kind
 	level                        uint64
 }
 
@@ -117,9 +118,9 @@ func checkUnfounded(dir *datadir.Dir) error {
 
 func newFounding(dir *datadir.Dir, o InitOptions, level uint64) (f founding, err error) {
 	f.level = level
-	f.nodeName, f.history, f.store = o.NodeName, newHistory(), raftgroup.Store(o.Store)
+	f.nodeName, f.history, f.store = o.NodeName, newHistory(), raftlog.Kind(o.Store)
 	if f.store == "" {
-		f.store = raftgroup.StoreBolt
+		f.store = raftlog.Bolt
 	}
 	if f.nodeName == "" {
 		f.nodeName = config.Default().NodeName()

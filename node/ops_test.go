@@ -18,6 +18,7 @@ import (
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/node/config"
@@ -540,7 +541,7 @@ func recoverOn(t *testing.T, h *hand) (history string) {
 	if err := errors.Join(err, store.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := raftgroup.Recover(h.self.dir.Raft(), h.ID(), raftgroup.StoreBolt, r.Index, r.Term); err != nil {
+	if _, err := raftgroup.Recover(h.self.dir.Raft(), h.ID(), raftlog.Bolt, r.Index, r.Term); err != nil {
 		t.Fatal(err)
 	}
 	return history

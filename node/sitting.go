@@ -12,6 +12,7 @@ import (
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/mesh/ident"
 )
 
@@ -182,11 +183,11 @@ func (v *seat) excluded(after time.Time) bool {
 func (v *seat) open(epoch uint64) (*raftgroup.Group, error) {
 	votes := v.me().Voter
 	g, err := raftgroup.New(raftgroup.Config{
-		ID: v.id, Dir: v.dir, Store: raftgroup.Store(v.cfg.Store), Link: v, Welcome: v.welcome,
+		ID: v.id, Dir: v.dir, Store: raftlog.Kind(v.cfg.Store), Link: v, Welcome: v.welcome,
 		Machine: v.store, Joining: !votes && !v.lostCopy(), Epoch: epoch, Now: v.clock.now, Log: v.log,
 		Timings: raftgroup.Timings{Election: v.cfg.Election, Lease: v.cfg.Lease, Beat: v.cfg.Beat, Commit: v.cfg.Commit},
 	})
-	if errors.Is(err, raftgroup.ErrStoreGone) && !votes && !v.lostCopy() {
+	if errors.Is(err, raftlog.ErrGone) && !votes && !v.lostCopy() {
 		return nil, fmt.Errorf("%w: %w", errUnsure, err)
 	}
 	return g, err

@@ -10,7 +10,7 @@ import (
 
 	"skein/consensus/event"
 	"skein/consensus/fleet/fleettest"
-	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 )
 
 // BenchmarkFailover: the leader of three voters is killed; time until a node two
@@ -49,7 +49,7 @@ func BenchmarkFailover(b *testing.B) {
 // BenchmarkWindowed: one node keeps 1000 proposals of an event of 256 bytes under
 // way; three voters with real replicas, fsync on, all in this process.
 func BenchmarkWindowed(b *testing.B) {
-	for _, kind := range []raftgroup.Store{raftgroup.StoreBolt, raftgroup.StoreWAL} {
+	for _, kind := range []raftlog.Kind{raftlog.Bolt, raftlog.WAL} {
 		b.Run(string(kind), func(b *testing.B) { benchWindowed(b, newFleetOn(b, kind, 1)) })
 	}
 }

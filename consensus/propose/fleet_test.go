@@ -20,6 +20,7 @@ import (
 	"skein/consensus/follow"
 	"skein/consensus/raftgroup"
 	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 )
@@ -96,7 +97,7 @@ type testFleet struct {
 	tb   testing.TB
 	net  *testnet.Net
 	root string
-	kind raftgroup.Store
+	kind raftlog.Kind
 	live []*whole
 }
 
@@ -169,10 +170,10 @@ const voters = 3
 // each other one only the one before it.
 func newFleet(tb testing.TB, followers int) *testFleet {
 	tb.Helper()
-	return newFleetOn(tb, raftgroup.StoreBolt, followers)
+	return newFleetOn(tb, raftlog.Bolt, followers)
 }
 
-func newFleetOn(tb testing.TB, kind raftgroup.Store, followers int) *testFleet {
+func newFleetOn(tb testing.TB, kind raftlog.Kind, followers int) *testFleet {
 	tb.Helper()
 	f := &testFleet{tb: tb, kind: kind, net: testnet.New(), root: tb.TempDir()}
 	tb.Cleanup(func() {

@@ -13,11 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
 
 	"skein/consensus/event"
 	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 )
@@ -67,17 +69,14 @@ func BenchmarkFailover(b *testing.B) {
 		n++
 		began := time.Now()
 		c.forget(lead)
-		go lead.kill()
+		gone := make(chan error, 1)
+		go func() { gone <- lead.kill() }()
 		c.mustDecide(n)
 		took = append(took, time.Since(began))
 		b.StopTimer()
-		until(b, "the dead leader let go of its disk", func() bool {
-			f, err := lockDir(lead.dir)
-			if err == nil {
-				f.Close()
-			}
-			return err == nil
-		})
+		if err := <-gone; err != nil { // then it has let go of its disk
+			b.Fatal(err)
+		}
 		c.start(slices.IndexFunc(all, func(m *member) bool { return m.id == lead.id }))
 		b.StartTimer()
 	}
@@ -252,7 +251,7 @@ func (nothing) Snapshot() (raft.FSMSnapshot, error) { return nil, raft.ErrNothin
 func (nothing) Restore(io.ReadCloser) error         { return nil }
 
 // formBare makes three nodes of bare raft, the first of which leads.
-func formBare(b *testing.B, kind Store) bare {
+func formBare(b *testing.B, kind raftlog.Kind) bare {
 	net := testnet.New()
 	var servers raft.Configuration
 	var first *raft.Raft
@@ -261,7 +260,7 @@ func formBare(b *testing.B, kind Store) bare {
 		servers.Servers = append(servers.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
 	}
 	for i := range 3 {
-		id, dir := testnet.ID(i), b.TempDir()
+		id := testnet.ID(i)
 		host, err := net.Start(id)
 		if err != nil {
 			b.Fatal(err)
@@ -269,19 +268,20 @@ func formBare(b *testing.B, kind Store) bare {
 		layer := newStreams(Config{ID: id, Link: host.Link("raft")}, newFailure())
 		host.Handle("raft", func(ctx context.Context, conn net0.Conn, remote ident.NodeID) { layer.serve(ctx, conn, remote) })
 		conf := raft.DefaultConfig()
-		conf.LocalID, conf.Logger = raft.ServerID(id), silentLogger()
-		store, err := openLogStore(dir, kind)
+		conf.LocalID, conf.Logger = raft.ServerID(id), hclog.NewNullLogger()
+		var store raftlog.Files
+		disk, err := raftlog.Open(raftlog.Config{Dir: b.TempDir(), ID: id, Kind: kind, Between: func(f raftlog.Files) raftlog.Files { store = f; return f }})
 		if err != nil {
 			b.Fatal(err)
 		}
-		if kind == StoreWAL {
+		if kind == raftlog.WAL {
 			store = unsealed{store}
 		}
 		cache, err := raft.NewLogCache(512, store)
 		if err != nil {
 			b.Fatal(err)
 		}
-		tr := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: layer, MaxPool: 3, Timeout: 3 * time.Second, Logger: silentLogger()})
+		tr := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: layer, MaxPool: 3, Timeout: 3 * time.Second, Logger: hclog.NewNullLogger()})
 		snaps := raft.NewDiscardSnapshotStore()
 		if i == 0 {
 			if err := raft.BootstrapCluster(conf, store, store, snaps, tr, servers); err != nil {
@@ -295,7 +295,7 @@ func formBare(b *testing.B, kind Store) bare {
 		if i == 0 {
 			first = r
 		}
-		b.Cleanup(func() { r.Shutdown().Error(); host.Kill(); layer.Close(); store.Close() })
+		b.Cleanup(func() { r.Shutdown().Error(); host.Kill(); layer.Close(); disk.Close() })
 	}
 	until(b, "bare raft has a leader", func() bool { return first.State() == raft.Leader })
 	s := bare{first, make(chan bareItem, MaxQueued)}
@@ -305,14 +305,14 @@ func formBare(b *testing.B, kind Store) bare {
 }
 
 // unsealed gives raft-wal entries without a seal.
-type unsealed struct{ logStore }
+type unsealed struct{ raftlog.Files }
 
 func (u unsealed) IsMonotonic() bool { return true }
 
 // BenchmarkSubmit: synchronous and windowed clients against the leader, fsync on,
 // for both stores, beside bare raft on the same store.
 func BenchmarkSubmit(b *testing.B) {
-	for _, kind := range []Store{StoreBolt, StoreWAL} {
+	for _, kind := range []raftlog.Kind{raftlog.Bolt, raftlog.WAL} {
 		for name, form := range map[string]func(*testing.B) submitter{
 			"group": func(b *testing.B) submitter {
 				c := newCluster(b, benchTimings)

@@ -19,6 +19,7 @@ import (
 
 	"skein/consensus/event"
 	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 )
@@ -176,11 +177,11 @@ type cluster struct {
 	net  *testnet.Net
 	root string
 	conf func(*Config)
-	kind Store
+	kind raftlog.Kind
 	// idle: the machines do nothing, for benchmarks.
 	idle bool
-	// opened is called with each group before it runs.
-	opened func(*Group)
+	// disk may change how the log of a node is opened.
+	disk func(ident.NodeID, *raftlog.Config)
 	// restore gives a machine that outlived its node; nil makes a new one.
 	restore func(ident.NodeID) *memMachine
 
@@ -192,7 +193,7 @@ func newCluster(tb testing.TB, conf func(*Config)) *cluster {
 	c := &cluster{tb: tb, net: testnet.New(), root: tb.TempDir(), conf: conf, live: map[ident.NodeID]*member{}}
 	tb.Cleanup(func() {
 		for _, m := range c.all() {
-			if err := m.kill(); err != nil && !errors.Is(err, ErrStoreFailed) && !errors.Is(err, ErrMachine) {
+			if err := m.kill(); err != nil && !errors.Is(err, raftlog.ErrFailed) && !errors.Is(err, ErrMachine) {
 				tb.Errorf("end of %s: %v", m.id, err)
 			}
 		}
@@ -216,6 +217,20 @@ func (c *cluster) config(id ident.NodeID, link Link, machine Machine) Config {
 	return cfg
 }
 
+// open is New, with a disk of the test's.
+func (c *cluster) open(cfg Config) (*Group, error) {
+	if c.disk == nil {
+		return New(cfg)
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	disk := cfg.disk()
+	c.disk(cfg.ID, &disk)
+	return open(cfg, disk)
+}
+
 // start opens and runs node i.
 func (c *cluster) start(i int) *member {
 	c.tb.Helper()
@@ -235,13 +250,10 @@ func (c *cluster) start(i int) *member {
 	if c.idle {
 		cfg.Machine = idle{machine}
 	}
-	g, err := New(cfg)
+	g, err := c.open(cfg)
 	if err != nil {
 		host.Kill()
 		c.tb.Fatal(err)
-	}
-	if c.opened != nil {
-		c.opened(g)
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	m := &member{Group: g, id: id, dir: cfg.Dir, machine: machine, host: host, stop: stop, ended: make(chan error, 1)}

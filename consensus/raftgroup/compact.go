@@ -38,7 +38,7 @@ func (g *Group) compact(ctx context.Context, r *raft.Raft) {
 			return
 		case <-ticker.C:
 		}
-		bytes, entries := g.stores.log.ledger.since()
+		bytes, entries := g.disk.Ledger().Since()
 		c := g.cfg.Compaction
 		if bytes < c.Bytes && (entries < c.Entries || time.Since(last) < c.Every) {
 			continue
@@ -52,7 +52,7 @@ func (g *Group) compact(ctx context.Context, r *raft.Raft) {
 
 // compactNow takes a snapshot and cuts the log behind what others may still need.
 func (g *Group) compactNow(ctx context.Context, r *raft.Raft) error {
-	keep := min(g.cfg.Compaction.Keep, max(keepLeast, g.stores.log.ledger.newest(keepBytes)))
+	keep := min(g.cfg.Compaction.Keep, max(keepLeast, g.disk.Ledger().Newest(keepBytes)))
 	g.pacing.Lock()
 	c := r.ReloadableConfig()
 	c.TrailingLogs = keep
@@ -61,7 +61,7 @@ func (g *Group) compactNow(ctx context.Context, r *raft.Raft) error {
 	if err != nil {
 		return err
 	}
-	g.stores.log.ledger.compacted() // what comes meanwhile counts for the next time
+	g.disk.Ledger().Compacted() // what comes meanwhile counts for the next time
 	err = await(ctx, g.slots.asking, func() error { return r.Snapshot().Error() })
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return nil
@@ -74,7 +74,7 @@ func (g *Group) compactNow(ctx context.Context, r *raft.Raft) error {
 // meanwhile.
 func (g *Group) holdBack() {
 	r := g.raft.Load()
-	for r != nil && g.failure.get() == nil && g.stores.log.ledger.between(g.backlog.applied.Load(), r.AppliedIndex()) > maxBacklog {
+	for r != nil && g.failure.get() == nil && g.disk.Ledger().Between(g.backlog.applied.Load(), r.AppliedIndex()) > maxBacklog {
 		select {
 		case <-g.backlog.progress:
 		case <-g.backlog.stopping:

@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"skein/consensus/event"
-	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 )
 
@@ -27,7 +24,7 @@ func heavy(n uint64, bytes int) event.Batch {
 // for longer than what is kept comes back.
 func TestLogIsKeptShortByBytes(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []Store{StoreBolt, StoreWAL} {
+	for _, kind := range []raftlog.Kind{raftlog.Bolt, raftlog.WAL} {
 		t.Run(string(kind), func(t *testing.T) {
 			c := newCluster(t, func(cfg *Config) {
 				cfg.Compaction = Compaction{Every: time.Hour, Entries: 1 << 40, Bytes: 256 << 10, Keep: 20}
@@ -47,7 +44,7 @@ func TestLogIsKeptShortByBytes(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				first, err := all[0].stores.log.FirstIndex()
+				first, err := all[0].disk.FirstIndex()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -56,7 +53,7 @@ func TestLogIsKeptShortByBytes(t *testing.T) {
 			back := c.start(2)
 			c.agree([]uint64{1, 2, n}, all[0], all[1], back)
 			until(t, "it was sent the state", func() bool {
-				if kind == StoreWAL {
+				if kind == raftlog.WAL {
 					return true // what was cut may still be there, as long as its segment is
 				}
 				back.machine.mu.Lock()
@@ -70,63 +67,6 @@ func TestLogIsKeptShortByBytes(t *testing.T) {
 			back = c.start(2)
 			c.agree([]uint64{1, n + 1, n + 2, n + 3}, all[0], all[1], back)
 		})
-	}
-}
-
-// TestLedgerAgainstASimpleOne.
-func TestLedgerAgainstASimpleOne(t *testing.T) {
-	t.Parallel()
-	var l ledger
-	simple := map[uint64]int64{}
-	var low, next uint64 = 1, 1
-	r := rand.New(rand.NewPCG(1, 2))
-	for step := range 20_000 {
-		switch k := r.IntN(10); {
-		case k < 6:
-			var logs []*raft.Log
-			if k == 0 && r.IntN(50) == 0 {
-				simple, low = map[uint64]int64{}, next+100
-				next = low
-			}
-			for range 1 + r.IntN(3) {
-				e := &raft.Log{Index: next, Data: make([]byte, r.IntN(100))}
-				simple[next] = int64(len(e.Data))
-				logs = append(logs, e)
-				next++
-			}
-			l.add(logs)
-		case k < 8 && next > low: // the head
-			to := low + r.Uint64N(next-low)
-			l.drop(low-min(low, r.Uint64N(3)), to)
-			for i := low; i <= to; i++ {
-				delete(simple, i)
-			}
-			low = to + 1
-		case next > low: // the tail
-			from := low + r.Uint64N(next-low)
-			l.drop(from, next-1)
-			for i := from; i < next; i++ {
-				delete(simple, i)
-			}
-			next = from
-		}
-		a := low + r.Uint64N(next-low+5)
-		b := a + r.Uint64N(20)
-		var want, bytes int64
-		for i := a + 1; i <= b; i++ {
-			want += simple[i]
-		}
-		if got := l.between(a, b); got != want {
-			t.Fatalf("step %d: between %d and %d are %d bytes, want %d", step, a, b, got, want)
-		}
-		n := uint64(0)
-		for i := next - 1; i >= low && bytes+simple[i] <= 500; i-- {
-			bytes += simple[i]
-			n++
-		}
-		if got := l.newest(500); got != n {
-			t.Fatalf("step %d: newest %d, want %d", step, got, n)
-		}
 	}
 }
 
@@ -152,7 +92,7 @@ func TestKilledBeforeTheLogWasCut(t *testing.T) {
 	}
 	c.kill(died)
 	back := c.start(2)
-	if back.stores.log.ledger.between(0, back.stores.newest.Index) <= maxBacklog {
+	if back.disk.Ledger().Between(0, back.disk.SnapshotIndex()) <= maxBacklog {
 		t.Fatal("the log was cut")
 	}
 	c.mustDecide(101)
@@ -195,12 +135,12 @@ func TestBacklogIsBounded(t *testing.T) {
 	slow.machine.mu.Lock() // its machine takes nothing
 	n := uint64(1)
 	peak := func() int64 {
-		l := slow.stores.log
+		l := slow.disk
 		last, err := l.LastIndex()
 		if err != nil {
 			t.Error(err)
 		}
-		return l.ledger.between(slow.backlog.applied.Load(), last)
+		return l.Ledger().Between(slow.backlog.applied.Load(), last)
 	}
 	for sent := 0; sent < 3*maxBacklog; {
 		n++
@@ -219,18 +159,5 @@ func TestBacklogIsBounded(t *testing.T) {
 	c.agree([]uint64{1, n}, all...)
 	if s := slow.Status(); s.Leader != all[0].id {
 		t.Fatalf("it lost its leader: %+v", s)
-	}
-}
-
-func TestCompactionCountsWhatANodeStartsWith(t *testing.T) {
-	t.Parallel()
-	_, dir := written(t)
-	s, err := openStores(dir, testnet.ID(0), StoreBolt, newFailure(), silentLogger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	if bytes, entries := s.log.ledger.since(); entries != s.last || bytes < 100 {
-		t.Fatalf("%d bytes in %d of %d entries", bytes, entries, s.last)
 	}
 }

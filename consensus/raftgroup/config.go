@@ -9,6 +9,7 @@ import (
 	"net"
 	"time"
 
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 )
@@ -35,18 +36,6 @@ type Machine interface {
 	// SnapshotIndex is the last entry that a state that Snapshot wrote holds.
 	SnapshotIndex(r io.Reader) (uint64, error)
 }
-
-// Store names how the Raft log is kept on disk.
-type Store string
-
-// The kinds of store.
-const (
-	// StoreBolt keeps the log in one bbolt file. It is the default.
-	StoreBolt Store = "bolt"
-	// StoreWAL keeps the log in segment files (raft-wal): less is written for an
-	// entry, and what was compacted gives its space back to the disk.
-	StoreWAL Store = "wal"
-)
 
 // Timings are how long the group waits. Zero fields take the shipped value.
 type Timings struct {
@@ -106,8 +95,9 @@ type Config struct {
 	ID ident.NodeID
 	// Dir holds the Raft log and its snapshots, and nothing else.
 	Dir string
-	// Store defaults to StoreBolt. It must be what Dir was made with.
-	Store Store
+	// Store is how the log is kept on disk; "" is raftlog.Bolt. It must be what Dir
+	// was made with.
+	Store raftlog.Kind
 	Link  Link
 	// Welcome is asked who may open Raft streams here; an error refuses. Nil
 	// welcomes every member of the fleet.
@@ -123,7 +113,7 @@ type Config struct {
 	// silent for good: see Status.Outdated.
 	Epoch uint64
 	// ReserveBytes is how much must be free on the disk for entries to be
-	// accepted: see ErrNoSpace. 0 is the shipped 64 MiB, negative is none.
+	// accepted: see raftlog.ErrNoSpace. 0 is the shipped 64 MiB, negative is none.
 	ReserveBytes int64
 	Timings      Timings
 	Compaction   Compaction
@@ -136,9 +126,6 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	if c.ID == "" || c.Dir == "" || c.Link == nil || c.Machine == nil || c.Log == nil {
 		return c, errors.New("raftgroup: ID, Dir, Link, Machine and Log are required")
-	}
-	if c.Store == "" {
-		c.Store = StoreBolt
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -172,4 +159,9 @@ func (c Config) withDefaults() (Config, error) {
 			t.Lease, t.Beat, t.Election)
 	}
 	return c, nil
+}
+
+// disk is what of it concerns the log on disk.
+func (c Config) disk() raftlog.Config {
+	return raftlog.Config{Dir: c.Dir, ID: c.ID, Kind: c.Store, ReserveBytes: c.ReserveBytes}
 }

@@ -1,7 +1,7 @@
 // Package raftgroup is the shell around hashicorp/raft: a voter's seat in the
-// small group that decides for the fleet. It owns the Raft log on disk, the
-// streams to the other voters, group commit and membership; what an entry means
-// is the Machine's business.
+// small group that decides for the fleet. It owns the streams to the other
+// voters, group commit and membership. The log on disk is raftlog's, what an entry
+// means is the Machine's business.
 //
 // # Ordering
 //
@@ -23,8 +23,8 @@
 //
 // After one failed or stalled write the group is over: nothing it would say
 // leaves the node any more, Run returns the error, and the process must end. A
-// store that is damaged, gone or another node's is refused by New with what to
-// do about it.
+// log that is damaged, gone or another node's is refused by New with what to do
+// about it: see raftlog.Open.
 //
 // A disk that is nearly full is another thing: proposals are refused with "busy"
 // and ReasonNoSpace, and all goes on when there is room again. A leader whose
@@ -32,18 +32,18 @@
 //
 // # Stopped nodes
 //
-// Convert moves a log into another kind of store, Entries reads it, Recover
-// replaces it by one that begins behind the node's copy, with the node as its
-// only voter. After a recovery Config.Epoch is higher, and voters of an older
-// epoch are refused and fall silent.
+// Recover replaces a log by one that begins behind the node's copy, with the node
+// as its only voter. After a recovery Config.Epoch is higher, and voters of an
+// older epoch are refused and fall silent. The log of a stopped node is read and
+// converted by package raftlog.
 //
 // # Bounds
 //
 // Queue 4096 drafts (refused with "busy"), entry 512 drafts and 1 MiB, two
-// entries in flight, recent entries kept in memory 4 MiB, entries that wait for
-// the Machine 16 MiB and one message, 64 incoming streams. The log is cut every 32
-// MiB of entries, and keeps 16 MiB of them at most.
+// entries in flight, entries that wait for the Machine 16 MiB and one message, 64
+// incoming streams. The log is cut every 32 MiB of entries, and keeps 16 MiB of
+// them at most.
 //
-// Only node (composition), sim and tests import raftgroup. It imports replica
-// for the form of an entry and its outcome.
+// Only node (composition), sim and tests import raftgroup. It imports raftlog, and
+// replica for the form of an entry and its outcome.
 package raftgroup

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/raftlog"
 	"skein/mesh/ident"
 )
 
@@ -31,8 +32,8 @@ func (c *cluster) recovered(all []*member, epochs map[ident.NodeID]uint64) *memb
 	if err != nil {
 		c.tb.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(moved, markerFile)); err != nil {
-		c.tb.Fatalf("what was there before: %v", err)
+	if kind, err := raftlog.KindOf(moved); err != nil || kind == "" {
+		c.tb.Fatalf("what was there before: %q %v", kind, err)
 	}
 	epochs[survivor.id] = 1
 	survivor.machine.index, survivor.machine.term = index, term+1
@@ -53,7 +54,7 @@ func (c *cluster) recovered(all []*member, epochs map[ident.NodeID]uint64) *memb
 // alone; then the two others come back with their majority of the old epoch.
 func TestOldVotersAreRefusedAfterARecovery(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []Store{StoreBolt, StoreWAL} {
+	for _, kind := range []raftlog.Kind{raftlog.Bolt, raftlog.WAL} {
 		t.Run(string(kind), func(t *testing.T) {
 			epochs := map[ident.NodeID]uint64{}
 			c := newCluster(t, func(cfg *Config) { cfg.Epoch = epochs[cfg.ID] })
@@ -156,11 +157,11 @@ func TestRecoverANodeThatNeverVoted(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	// The snapshot that held nothing was replaced by a real one.
-	all, err := m.stores.snapshots.List()
-	if err != nil || m.stores.unfinished() || all[0].Index <= 1<<33 {
+	all, err := m.disk.Snapshots().List()
+	if err != nil || unfinished(m.disk.Snapshots()) || all[0].Index <= 1<<33 {
 		t.Fatalf("%+v %v", all, err)
 	}
-	_, r, err := m.stores.snapshots.Open(all[0].ID)
+	_, r, err := m.disk.Snapshots().Open(all[0].ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,27 +171,53 @@ func TestRecoverANodeThatNeverVoted(t *testing.T) {
 	}
 }
 
-func TestRecoverOverADamagedLog(t *testing.T) {
+// TestRecoveredLogThatIsTooShort is gone, not damaged: its snapshot holds nothing.
+func TestRecoveredLogThatIsTooShort(t *testing.T) {
 	t.Parallel()
-	c, dir := written(t)
-	if err := flip(t, filepath.Join(dir, boltFile), []byte(`{"epoch":1}`)); err != nil {
+	c := newCluster(t, nil)
+	cfg := c.config(testnet.ID(0), (&testnet.Host{}).Link("raft"), &memMachine{index: 9, seen: map[uint64]uint64{}})
+	if _, err := Recover(cfg.Dir, cfg.ID, "", 7, 1); err != nil {
 		t.Fatal(err)
 	}
-	moved, err := Recover(dir, testnet.ID(0), StoreBolt, 6, 1)
+	if _, err := New(cfg); !errors.Is(err, raftlog.ErrGone) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestRecoverOverADamagedLog(t *testing.T) {
+	t.Parallel()
+	dir := written(t)
+	path := filepath.Join(dir, "log.bolt")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.ReplaceAll(whole, []byte(`{"epoch":1}`), []byte(`{"epoch":2}`))
+	if err := os.WriteFile(path, damaged, 0o600); err != nil || bytes.Equal(damaged, whole) {
+		t.Fatalf("not damaged: %v", err)
+	}
+	moved, err := Recover(dir, testnet.ID(0), raftlog.Bolt, 6, 1)
 	if err != nil || moved == "" {
 		t.Fatalf("%q %v", moved, err)
 	}
-	s, err := openStores(dir, testnet.ID(0), StoreBolt, newFailure(), silentLogger())
-	if err != nil || s.last != 7 || !s.voter {
-		t.Fatalf("%+v %v", s, err)
-	}
-	if term, err := s.log.GetUint64([]byte(keyCurrentTerm)); err != nil || term < unknownTerms {
-		t.Fatalf("term %d %v", term, err)
-	}
-	if err := s.close(); err != nil {
+	log, err := raftlog.Open(raftlog.Config{Dir: dir, ID: testnet.ID(0)})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Recover(filepath.Join(c.root, string(testnet.ID(0))), testnet.ID(5), StoreBolt, 6, 1); !errors.Is(err, ErrStoreForeign) {
+	var entry raft.Log
+	if last, err := log.LastIndex(); err != nil || last != 7 || log.GetLog(7, &entry) != nil || entry.Type != raft.LogConfiguration {
+		t.Fatalf("ends at %d with %+v, %v", last, entry, err)
+	}
+	if servers := raft.DecodeConfiguration(entry.Data).Servers; len(servers) != 1 || servers[0].ID != raft.ServerID(testnet.ID(0)) || servers[0].Suffrage != raft.Voter {
+		t.Fatalf("%+v", servers)
+	}
+	if term, err := log.GetUint64([]byte(keyCurrentTerm)); err != nil || term < unknownTerms {
+		t.Fatalf("term %d %v", term, err)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Recover(dir, testnet.ID(5), raftlog.Bolt, 6, 1); !errors.Is(err, raftlog.ErrForeign) {
 		t.Fatalf("log of another node: %v", err)
 	}
 }
@@ -220,35 +247,6 @@ func FuzzPreface(f *testing.F) {
 			if rest, err := io.ReadAll(c); err != nil || !bytes.Equal(rest, b) {
 				t.Fatalf("raft is given %x of %x, %v", rest, b, err)
 			}
-		}
-	})
-}
-
-// FuzzMeta: whatever the list of segments holds, it is read or refused.
-func FuzzMeta(f *testing.F) {
-	dir := f.TempDir()
-	m := newWALMeta(dir)
-	if err := m.SetStable([]byte("k"), []byte("v")); err != nil {
-		f.Fatal(err)
-	}
-	whole, err := os.ReadFile(m.path)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(whole)
-	f.Add([]byte("00000000\n{}"))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, metaFile), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		m, err := readMeta(dir)
-		if err != nil {
-			return
-		}
-		if err := mend(dir, m); err == nil && len(m.content.State.Segments) > 0 {
-			t.Fatalf("segments that are not there were accepted: %s", b)
 		}
 	})
 }

@@ -112,15 +112,16 @@ func TestLeaseWithoutARound(t *testing.T) {
 func TestNoVoteRightAfterAStart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
+	began := time.Now()
 	m := c.form(1)[0]
-	log := m.stores.log
-	if wait := time.Duration(log.novote.Load()); wait < shippedElection {
-		t.Fatalf("it may vote %s after its store was opened", wait)
+	if wait := m.lease.promised.Sub(began); wait < shippedElection {
+		t.Fatalf("it may vote %s after its start", wait)
 	}
-	until(t, "it may vote", log.voteAllowed)
-	m.noVoteYet()
-	if err := log.SetUint64([]byte(keyLastVoteTerm), 1<<40); !errors.Is(err, errTooSoon) {
+	mayVote := func() bool { return m.lease.mayVote() == nil }
+	until(t, "it may vote", mayVote)
+	m.lease.promise(shippedElection)
+	if err := m.disk.SetUint64([]byte("LastVoteTerm"), 1<<40); !errors.Is(err, errTooSoon) {
 		t.Fatalf("voted: %v", err)
 	}
-	until(t, "it may vote again", log.voteAllowed)
+	until(t, "it may vote again", mayVote)
 }

@@ -5,11 +5,8 @@ import (
 	"sync"
 )
 
-// Ends of a group that are nobody's wish.
+// Ends of a group that are nobody's wish, beside raftlog.ErrFailed.
 var (
-	// ErrStoreFailed: a write to the Raft log failed. What the disk holds is
-	// not known any more, so the process must end.
-	ErrStoreFailed = errors.New("raft log could not be written")
 	// ErrStoreStalled: a write to the Raft log hangs.
 	ErrStoreStalled = errors.New("raft log's disk hangs")
 	// ErrMachine: a committed entry could not be applied.

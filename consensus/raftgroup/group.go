@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"skein/consensus/raftlog"
 	"skein/mesh/ident"
 )
 
@@ -39,7 +41,7 @@ const (
 type Group struct {
 	cfg     Config
 	hlog    hclog.Logger
-	stores  *stores
+	disk    *raftlog.Log
 	failure *failure
 	streams *streams
 	queue   *queue
@@ -69,25 +71,30 @@ type slots struct {
 const maxAsking = 64
 
 // New opens and checks the log in cfg.Dir and brings the Machine up to raft's
-// own snapshot if that is newer. It refuses with ErrStoreGone, ErrStoreDamaged,
-// ErrStoreForeign or ErrStoreBusy, each with what to do. Run closes what New
-// opened; call Close when Run will not be called.
+// own snapshot if that is newer. It refuses with raftlog.ErrGone, ErrDamaged,
+// ErrForeign or ErrBusy, each with what to do. Run closes what New opened; call
+// Close when Run will not be called.
 func New(cfg Config) (*Group, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	return open(cfg, cfg.disk())
+}
+
+// open is New with a disk that a test may have changed.
+func open(cfg Config, disk raftlog.Config) (_ *Group, err error) {
 	g := &Group{cfg: cfg, hlog: newRaftLogger(cfg.Log), failure: newFailure(), queue: newQueue(), teller: newTeller(),
 		backlog: newBacklog(), slots: slots{make(chan struct{}, 1), make(chan struct{}, maxAsking)}}
 	g.news.init()
-	if g.stores, err = openStores(cfg.Dir, cfg.ID, cfg.Store, g.failure, g.hlog); err != nil {
+	disk.Logger = g.hlog
+	disk.Hooks = raftlog.Hooks{MayWrite: g.failure.silent, MayVote: g.lease.mayVote, Hold: g.holdBack, Failed: g.failure.set}
+	if g.disk, err = raftlog.Open(disk); err != nil {
 		return nil, err
 	}
 	if err := g.reconcile(); err != nil {
-		return nil, errors.Join(err, g.stores.close())
+		return nil, errors.Join(err, g.disk.Close())
 	}
-	g.stores.log.room = newRoom(cfg.Dir, cfg.ReserveBytes)
-	g.stores.log.hold = g.holdBack
 	g.streams = newStreams(cfg, g.failure)
 	g.streams.room, g.streams.outdated = g.hasRoom, g.outdated
 	return g, nil
@@ -95,59 +102,25 @@ func New(cfg Config) (*Group, error) {
 
 // reconcile compares the log with what the Machine holds.
 func (g *Group) reconcile() error {
-	if g.stores.empty() && !g.cfg.Joining {
-		return fmt.Errorf("%w: %s holds no entry, but the fleet counts this node as a voter; %s", ErrStoreGone, g.cfg.Dir, resync(g.cfg.Dir))
+	index, _ := g.cfg.Machine.Applied()
+	if err := g.disk.Check(index, g.cfg.Joining, g.snapshotIndex); err != nil {
+		return err
 	}
-	appliedIndex, _ := g.cfg.Machine.Applied()
-	last, snapshotIndex := g.stores.last, uint64(0)
-	if g.stores.newest != nil {
-		snapshotIndex = g.stores.newest.Index
-		last = max(last, snapshotIndex)
-	}
-	g.backlog.applied.Store(snapshotIndex) // where raft begins to give entries to the machine
-	if g.stores.voter && appliedIndex > last && snapshotIndex > 0 {
-		holds, err := g.snapshotHolds()
-		if err != nil {
-			return err
-		}
-		last = max(last, holds)
-	}
-	if g.stores.voter && appliedIndex > last {
-		return fmt.Errorf("%w: %s ends at entry %d, but this voter has applied entry %d; put the newer files back, or %s",
-			ErrStoreGone, g.cfg.Dir, last, appliedIndex, resync(g.cfg.Dir))
-	}
-	if snapshotIndex <= appliedIndex {
-		return nil
-	}
-	_, content, err := g.stores.snapshots.Open(g.stores.newest.ID)
-	if err != nil {
-		return damaged(g.cfg.Dir, g.stores.newest.ID, err)
-	}
-	defer content.Close()
-	if err := g.cfg.Machine.Restore(content); err != nil {
-		return fmt.Errorf("restore raft's snapshot %s: %w", g.stores.newest.ID, err)
-	}
-	return nil
+	g.backlog.applied.Store(g.disk.SnapshotIndex()) // where raft begins to give entries to the machine
+	return g.disk.Restore(index, g.cfg.Machine.Restore)
 }
 
-// snapshotHolds is the last entry in the newest snapshot. It may be after the one
-// that raft gave it, see Machine.Snapshot; a voter that was sent it and died had no
-// time for the entries between.
-func (g *Group) snapshotHolds() (uint64, error) {
-	_, content, err := g.stores.snapshots.Open(g.stores.newest.ID)
-	if err != nil {
-		return 0, damaged(g.cfg.Dir, g.stores.newest.ID, err)
+// snapshotIndex is the last entry in the newest snapshot, which is content. That of
+// Recover holds none.
+func (g *Group) snapshotIndex(content io.Reader) (uint64, error) {
+	if unfinished(g.disk.Snapshots()) {
+		return 0, nil
 	}
-	defer content.Close()
-	index, err := g.cfg.Machine.SnapshotIndex(content)
-	if err != nil {
-		return 0, damaged(g.cfg.Dir, g.stores.newest.ID, err)
-	}
-	return index, nil
+	return g.cfg.Machine.SnapshotIndex(content)
 }
 
 // Close gives the directory back when Run was not called.
-func (g *Group) Close() error { return g.stores.close() }
+func (g *Group) Close() error { return g.disk.Close() }
 
 // Handle serves a stream that another voter opened, until it ends. It closes conn.
 func (g *Group) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) {
@@ -164,15 +137,15 @@ func (g *Group) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) 
 }
 
 // Run takes part in the group until ctx ends (nil) or the group must end (why:
-// ErrStoreFailed, ErrStoreStalled or ErrMachine; the process should then end
+// raftlog.ErrFailed, ErrStoreStalled or ErrMachine; the process should then end
 // too). A leader whose ctx was cancelled without a special cause hands over
 // before it goes. Run is called once.
 func (g *Group) Run(ctx context.Context) error {
 	tr := newTransport(g.streams, g.cfg.Timings.RPC, g.hlog)
-	g.noVoteYet()
-	r, err := raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.backlog, g.news.tell}, g.stores.log, g.stores.log, g.stores.snapshots, tr)
+	g.lease.promise(g.cfg.Timings.Election)
+	r, err := raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.backlog, g.news.tell}, g.disk, g.disk, g.disk.Snapshots(), tr)
 	if err != nil {
-		return errors.Join(fmt.Errorf("start raft in %s: %w", g.cfg.Dir, err), tr.Close(), g.stores.close())
+		return errors.Join(fmt.Errorf("start raft in %s: %w", g.cfg.Dir, err), tr.Close(), g.disk.Close())
 	}
 	r.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
@@ -200,13 +173,6 @@ func (g *Group) Run(ctx context.Context) error {
 		g.handOver(r)
 	}
 	return g.end(r, w)
-}
-
-// noVoteYet keeps this node from voting until one that led before it started
-// can no longer count on its word: see lease. No election begins sooner anyway.
-func (g *Group) noVoteYet() {
-	log := g.stores.log
-	log.novote.Store(int64(time.Since(log.start) + g.cfg.Timings.Election))
 }
 
 // raftConfig is raft's configuration as a follower: see lead for the leader's.
@@ -286,7 +252,7 @@ func (g *Group) end(r *raft.Raft, w *workers) error {
 	}
 	g.readyTerm.Store(0)
 	g.news.tell()
-	return errors.Join(g.failure.get(), g.stores.close())
+	return errors.Join(g.failure.get(), g.disk.Close())
 }
 
 // handOver gives leadership away so that the fleet need not notice the stop.
@@ -402,7 +368,7 @@ func (g *Group) lead(ctx context.Context, r *raft.Raft) {
 	if r.State() != raft.Leader || r.CurrentTerm() != term {
 		return
 	}
-	if g.stores.unfinished() {
+	if unfinished(g.disk.Snapshots()) {
 		// The log begins with a snapshot that holds nothing: see Recover.
 		if err := await(ctx, g.slots.asking, func() error { return r.Snapshot().Error() }); err != nil {
 			g.failure.set(fmt.Errorf("finish the recovery of the raft log in %s: %w", g.cfg.Dir, err))
@@ -427,7 +393,7 @@ func (g *Group) watchDisk(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if took := max(g.stores.log.stalledFor(), g.backlog.stalledFor()); took > g.cfg.Timings.Stall {
+		if took := max(g.disk.StalledFor(), g.backlog.stalledFor()); took > g.cfg.Timings.Stall {
 			g.failure.set(fmt.Errorf("%w: a write in %s, or beside it, takes longer than %s; check the disk and start again, another voter leads meanwhile",
 				ErrStoreStalled, g.cfg.Dir, g.cfg.Timings.Stall))
 			return

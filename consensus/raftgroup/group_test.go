@@ -217,7 +217,7 @@ func TestAskedToStopTheLeaderHandsOver(t *testing.T) {
 	all := c.form(3)
 	c.mustDecide(1)
 	for _, m := range all[1:] {
-		until(t, "the followers may vote", func() bool { return m.stores.log.voteAllowed() })
+		until(t, "the followers may vote", func() bool { return m.lease.mayVote() == nil })
 	}
 	c.forget(all[0])
 	began := time.Now()

@@ -33,9 +33,6 @@ func newRaftLogger(log *slog.Logger) hclog.Logger {
 	return logger
 }
 
-// silentLogger says nothing.
-func silentLogger() hclog.Logger { return hclog.NewNullLogger() }
-
 // Accept implements hclog.SinkAdapter.
 func (s *logSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug

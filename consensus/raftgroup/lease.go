@@ -1,9 +1,12 @@
 package raftgroup
 
 import (
+	"errors"
 	"sync"
 	"time"
 )
+
+var errTooSoon = errors.New("this node has just started and may have promised a leader not to vote")
 
 // lease is how long a leader may take for granted that it leads: a follower that
 // has confirmed it votes for nobody else for Timings.Election, and one that has
@@ -16,6 +19,27 @@ type lease struct {
 	// handing counts the transfers of leadership under way, and begun counts all:
 	// voters that are asked to vote because of one do not care for a leader.
 	handing, begun int
+	// promised is until when this node votes for nobody: see promise.
+	promised time.Time
+}
+
+// promise keeps this node from voting for d. At its start that is Timings.Election:
+// who led before may still count on the word that it gave then. No election begins
+// sooner anyway.
+func (l *lease) promise(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.promised = time.Now().Add(d)
+}
+
+// mayVote is why this node must not vote; nil if it may.
+func (l *lease) mayVote() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Now().Before(l.promised) {
+		return errTooSoon
+	}
+	return nil
 }
 
 // begin gives what renew wants to know.

@@ -134,7 +134,7 @@ func (g *Group) reconfigure(ctx context.Context, r *raft.Raft, request func(wait
 		return 0, err
 	}
 	var entry raft.Log
-	if err := g.stores.log.GetLog(index, &entry); err != nil {
+	if err := g.disk.GetLog(index, &entry); err != nil {
 		return 0, fmt.Errorf("read back entry %d: %w", index, err)
 	}
 	g.news.tell()
@@ -153,7 +153,7 @@ func (g *Group) awaitCaughtUp(ctx context.Context, r *raft.Raft, id ident.NodeID
 		}
 		var entry raft.Log
 		index := r.CommitIndex()
-		if err := g.stores.log.GetLog(index, &entry); err != nil {
+		if err := g.disk.GetLog(index, &entry); err != nil {
 			return fmt.Errorf("read entry %d: %w", index, err)
 		}
 		holds, err := g.transport.Load().tellCommitted(raft.ServerID(id), term, index, entry.Term)

@@ -49,7 +49,7 @@ func TestNewcomerGetsASnapshot(t *testing.T) {
 	}
 	c.mustDecide(want...)
 	until(t, "a cut log", func() bool {
-		first, err := lead.stores.log.FirstIndex()
+		first, err := lead.disk.FirstIndex()
 		return err == nil && first > 50
 	})
 	newcomer := c.start(1)

@@ -2,21 +2,11 @@ package raftgroup
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/raft"
-	"golang.org/x/sys/unix"
 
 	"skein/consensus/event"
 )
-
-// ErrNoSpace: the disk has less free than Config.ReserveBytes. Entries are
-// refused before anything is written; the group goes on, and accepts entries
-// again once there is room.
-var ErrNoSpace = errors.New("the disk of the raft log is nearly full")
 
 // ReasonNoSpace is the reason of the "busy" fault of a leader whose disk is
 // nearly full.
@@ -32,60 +22,6 @@ const (
 	giveAwayAfter = time.Second
 	giveAwayMost  = 30 * time.Second
 )
-
-// room watches how much is free on the disk of a directory.
-type room struct {
-	dir     string
-	reserve int64
-	// free is how many bytes are; a test puts its own here.
-	free func(dir string) (int64, error)
-	low  atomic.Bool
-}
-
-func newRoom(dir string, reserve int64) *room {
-	return &room{dir: dir, reserve: reserve, free: freeBytes}
-}
-
-// freeBytes is what a process without privileges may still write.
-func freeBytes(dir string) (int64, error) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, err
-	}
-	return int64(s.Bavail) * int64(s.Bsize), nil
-}
-
-// short looks at the disk. Once it was short there must be an eighth more than
-// the reserve, so that the answer does not change from entry to entry.
-func (r *room) short() bool {
-	if r.reserve <= 0 {
-		return false
-	}
-	free, err := r.free(r.dir)
-	if err != nil {
-		return r.low.Load() // the write itself will tell
-	}
-	enough := r.reserve
-	if r.low.Load() {
-		enough += r.reserve / 8
-	}
-	r.low.Store(free < enough)
-	return free < enough
-}
-
-// refuses reports whether logs must not be stored. What raft itself needs to
-// go on, such as a change of membership, is small and may use the reserve.
-func (r *room) refuses(logs []*raft.Log) error {
-	for _, l := range logs {
-		if l.Type == raft.LogCommand {
-			if r.short() {
-				return fmt.Errorf("%w: %s has less than %d MiB free", ErrNoSpace, r.dir, r.reserve>>20)
-			}
-			return nil
-		}
-	}
-	return nil
-}
 
 // noSpace is the fault of a proposal to a leader without room.
 func (g *Group) noSpace() *event.Fault {
@@ -109,7 +45,7 @@ func (g *Group) watchRoom(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		short := g.stores.log.room.short()
+		short := g.disk.LookAtDisk()
 		if short != was {
 			g.cfg.Log.Warn("free space on the disk of the raft log", "dir", g.cfg.Dir, "nearlyFull", short)
 			g.news.tell()
@@ -146,4 +82,4 @@ func (g *Group) giveAway(ctx context.Context) {
 }
 
 // hasRoom answers another voter's question.
-func (g *Group) hasRoom() bool { return g.failure.get() == nil && !g.stores.log.room.short() }
+func (g *Group) hasRoom() bool { return g.failure.get() == nil && !g.disk.LookAtDisk() }

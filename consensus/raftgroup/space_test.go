@@ -2,15 +2,13 @@ package raftgroup
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"skein/consensus/event"
+	"skein/consensus/raftlog"
 	"skein/mesh/ident"
 )
 
@@ -24,11 +22,11 @@ const plenty = 1 << 40
 func formWithDisks(t *testing.T, n int) (*cluster, []*member, disks) {
 	d := disks{map[ident.NodeID]*atomic.Int64{}}
 	c := newCluster(t, nil)
-	c.opened = func(g *Group) {
+	c.disk = func(id ident.NodeID, disk *raftlog.Config) {
 		free := &atomic.Int64{}
 		free.Store(plenty)
-		d.free[g.cfg.ID] = free
-		g.stores.log.room.free = func(string) (int64, error) { return free.Load(), nil }
+		d.free[id] = free
+		disk.Free = func(string) (int64, error) { return free.Load(), nil }
 	}
 	all := c.form(n)
 	c.mustDecide(1)
@@ -170,29 +168,4 @@ func TestMembershipNeedsNoRoom(t *testing.T) {
 		d.set(m, plenty)
 	}
 	c.mustDecide(2)
-}
-
-func TestRoomIsNotShortFromEntryToEntry(t *testing.T) {
-	t.Parallel()
-	free := int64(1000)
-	r := &room{reserve: 800, free: func(string) (int64, error) { return free, nil }}
-	entry := []*raft.Log{{Type: raft.LogCommand}}
-	for _, step := range []struct {
-		free  int64
-		short bool
-	}{{1000, false}, {799, true}, {800, true}, {899, true}, {900, false}, {800, false}, {799, true}} {
-		free = step.free
-		if err := r.refuses(entry); errors.Is(err, ErrNoSpace) != step.short || r.low.Load() != step.short {
-			t.Fatalf("%d free: %v", step.free, err)
-		}
-	}
-	if err := r.refuses([]*raft.Log{{Type: raft.LogConfiguration}, {Type: raft.LogNoop}}); err != nil {
-		t.Fatal(err)
-	}
-	if r = newRoom(t.TempDir(), -1); r.short() {
-		t.Fatal("short without a reserve")
-	}
-	if r = newRoom(t.TempDir(), 1); r.short() {
-		t.Fatal("the disk of this test has no byte free")
-	}
 }

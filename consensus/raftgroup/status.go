@@ -81,7 +81,7 @@ func (g *Group) Status() Status {
 		s.LastContact = time.Since(last)
 	}
 	s.Ready = s.State == Leader && s.Term != 0 && s.Term == g.readyTerm.Load()
-	s.NoSpace, s.Outdated = g.stores.log.room.low.Load(), g.streams.newer.Load()
+	s.NoSpace, s.Outdated = g.disk.NearlyFull(), g.streams.newer.Load()
 	if g.failure.get() != nil || s.Outdated != 0 {
 		// Nothing that raft still believes counts.
 		s.State, s.Leader, s.Ready = Stopped, "", false
@@ -126,7 +126,7 @@ func (g *Group) Accepts() error {
 	if _, ready := g.Leading(); ready {
 		return nil
 	}
-	if g.inOffice() && g.stores.log.room.low.Load() {
+	if g.inOffice() && g.disk.NearlyFull() {
 		return g.noSpace()
 	}
 	return noLeader()

@@ -1,13 +1,8 @@
 package raftgroup
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +11,8 @@ import (
 
 	"skein/consensus/event"
 	"skein/consensus/raftgroup/testnet"
+	"skein/consensus/raftlog"
+	"skein/mesh/ident"
 )
 
 // openAgain opens the directory of a stopped node and closes it.
@@ -31,156 +28,19 @@ func (c *cluster) openAgain(id int, joining bool) error {
 }
 
 // written makes a one-voter log with some entries, and stops the node. It gives
-// a copy of the directory.
-func written(t *testing.T) (*cluster, string) {
+// the directory.
+func written(t *testing.T) string {
 	t.Helper()
 	c := newCluster(t, nil)
 	m := c.form(1)[0]
 	c.mustDecide(1, 2, 3, 4, 5)
 	c.kill(m)
-	dir := filepath.Join(t.TempDir(), "copy")
-	if err := os.CopyFS(dir, os.DirFS(m.dir)); err != nil {
-		t.Fatal(err)
-	}
-	return c, dir
-}
-
-func TestStoreRefusals(t *testing.T) {
-	t.Parallel()
-	bolt := func(dir string) string { return filepath.Join(dir, boltFile) }
-	cases := []struct {
-		name   string
-		damage func(t *testing.T, dir string) error
-		want   error
-	}{
-		{"nothing wrong", func(*testing.T, string) error { return nil }, nil},
-		{"log file removed", func(_ *testing.T, dir string) error { return os.Remove(bolt(dir)) }, ErrStoreGone},
-		{"log file emptied", func(_ *testing.T, dir string) error { return os.Truncate(bolt(dir), 0) }, ErrStoreGone},
-		{"log file cut short", func(_ *testing.T, dir string) error { return os.Truncate(bolt(dir), 3*4096) }, ErrStoreDamaged},
-		{"log file is something else", func(_ *testing.T, dir string) error {
-			return os.WriteFile(bolt(dir), bytes.Repeat([]byte("not a log "), 5000), 0o600)
-		}, ErrStoreDamaged},
-		{"one bit of an entry", func(t *testing.T, dir string) error {
-			return flip(t, bolt(dir), []byte(`{"epoch":1}`))
-		}, ErrStoreDamaged},
-		{"marker unreadable", func(_ *testing.T, dir string) error {
-			return os.WriteFile(filepath.Join(dir, markerFile), []byte("{"), 0o600)
-		}, ErrStoreDamaged},
-		{"marker of another node", func(_ *testing.T, dir string) error {
-			return writeMarker(dir, marker{markerFormat, testnet.ID(7), StoreBolt})
-		}, ErrStoreForeign},
-		{"wiped", func(_ *testing.T, dir string) error { return os.RemoveAll(dir) }, ErrStoreGone},
-	}
-	c, whole := written(t)
-	for _, tc := range cases {
-		t.Run(tc.name, func(t *testing.T) {
-			dir := filepath.Join(c.root, string(testnet.ID(0)))
-			if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(whole)), tc.damage(t, dir)); err != nil {
-				t.Fatal(err)
-			}
-			// The marker speaks even where an empty log would be right.
-			err := c.openAgain(0, tc.name != "wiped")
-			if !errors.Is(err, tc.want) {
-				t.Fatalf("got %v, want %v", err, tc.want)
-			}
-			if err != nil && !strings.Contains(err.Error(), ";") {
-				t.Fatalf("%q does not say what to do", err)
-			}
-		})
-	}
-}
-
-// flip changes one bit in every copy of a piece of a file.
-func flip(t *testing.T, path string, piece []byte) error {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	n := 0
-	for at := 0; ; n++ {
-		i := bytes.Index(b[at:], piece)
-		if i < 0 {
-			break
-		}
-		b[at+i] ^= 1
-		at += i + len(piece)
-	}
-	if n == 0 {
-		return fs.ErrNotExist
-	}
-	return os.WriteFile(path, b, 0o600)
-}
-
-// TestAnyFlippedBitIsRefusedOrHarmless flips one bit in every page: the log
-// opens with all its entries, or does not open.
-func TestAnyFlippedBitIsRefusedOrHarmless(t *testing.T) {
-	t.Parallel()
-	_, dir := written(t)
-	path := filepath.Join(dir, boltFile)
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused := 0
-	for at := 100; at < len(whole); at += 511 {
-		b := bytes.Clone(whole)
-		b[at] ^= 0x10
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s, err := openStores(dir, testnet.ID(0), StoreBolt, newFailure(), silentLogger())
-		if err != nil {
-			refused++
-			continue
-		}
-		if s.last < 6 {
-			t.Fatalf("bit in byte %d: opened with %d entries", at, s.last)
-		}
-		if err := s.close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if refused == 0 {
-		t.Fatal("no flipped bit was noticed")
-	}
-}
-
-func TestStoreOfAnotherKindIsRefused(t *testing.T) {
-	t.Parallel()
-	_, dir := written(t)
-	if _, err := openStores(dir, testnet.ID(0), "wal", newFailure(), silentLogger()); err == nil || !strings.Contains(err.Error(), "setting") {
-		t.Fatalf("got %v", err)
-	}
-}
-
-func TestUnfinishedSnapshotsAreCleared(t *testing.T) {
-	t.Parallel()
-	c, _ := written(t)
-	left := filepath.Join(c.root, string(testnet.ID(0)), snapshotDir, "1-2-3"+snapshotUnfinished)
-	if err := os.MkdirAll(filepath.Join(left, "state"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.openAgain(0, false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("still there: %v", err)
-	}
-}
-
-func TestStoreIsLocked(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, nil)
-	c.form(1)
-	if err := c.openAgain(0, false); !errors.Is(err, ErrStoreBusy) {
-		t.Fatalf("got %v", err)
-	}
+	return m.dir
 }
 
 func TestBootstrapOnce(t *testing.T) {
 	t.Parallel()
-	_, dir := written(t)
+	dir := written(t)
 	if err := Bootstrap(dir, testnet.ID(0), ""); !errors.Is(err, ErrStoreExists) {
 		t.Fatalf("got %v", err)
 	}
@@ -188,10 +48,10 @@ func TestBootstrapOnce(t *testing.T) {
 
 func TestVoterWithAnOlderLogIsRefused(t *testing.T) {
 	t.Parallel()
-	c, dir := written(t)
+	c, dir := newCluster(t, nil), written(t)
 	cfg := c.config(testnet.ID(0), (&testnet.Host{}).Link("raft"), &memMachine{index: 1000, seen: map[uint64]uint64{}})
 	cfg.Dir = dir
-	if _, err := New(cfg); !errors.Is(err, ErrStoreGone) {
+	if _, err := New(cfg); !errors.Is(err, raftlog.ErrGone) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -201,7 +61,7 @@ func TestVoterWithAnOlderLogIsRefused(t *testing.T) {
 // lost nothing. One more entry would be a loss.
 func TestASnapshotAheadOfTheLogIsNoLoss(t *testing.T) {
 	t.Parallel()
-	c, dir := written(t)
+	c, dir := newCluster(t, nil), written(t)
 	open := func(applied uint64) (*Group, error) {
 		cfg := c.config(testnet.ID(0), (&testnet.Host{}).Link("raft"), &memMachine{index: applied, seen: map[uint64]uint64{}})
 		cfg.Dir = dir
@@ -211,10 +71,12 @@ func TestASnapshotAheadOfTheLogIsNoLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := g.stores.last
-	voters := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(testnet.ID(0)), Address: raft.ServerAddress(testnet.ID(0))}}}
+	last, err := g.disk.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, link := raft.NewInmemTransport("") // puts addresses into words
-	sink, err := g.stores.snapshots.Create(raft.SnapshotVersionMax, last, 2, voters, 1, link)
+	sink, err := g.disk.Snapshots().Create(raft.SnapshotVersionMax, last, 2, alone(testnet.ID(0)), 1, link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +88,7 @@ func TestASnapshotAheadOfTheLogIsNoLoss(t *testing.T) {
 	} else if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(last + 2); !errors.Is(err, ErrStoreGone) {
+	if _, err := open(last + 2); !errors.Is(err, raftlog.ErrGone) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -234,7 +96,7 @@ func TestASnapshotAheadOfTheLogIsNoLoss(t *testing.T) {
 func TestEmptyLogOnlyWhenJoining(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
-	if err := c.openAgain(3, false); !errors.Is(err, ErrStoreGone) {
+	if err := c.openAgain(3, false); !errors.Is(err, raftlog.ErrGone) {
 		t.Fatalf("got %v", err)
 	}
 	if err := c.openAgain(3, true); err != nil {
@@ -242,81 +104,39 @@ func TestEmptyLogOnlyWhenJoining(t *testing.T) {
 	}
 }
 
-func TestBlankStoreCastsNoVote(t *testing.T) {
+// TestConvertedVoterGoesOn with what it had, against the others.
+func TestConvertedVoterGoesOn(t *testing.T) {
 	t.Parallel()
-	s, err := openStores(filepath.Join(t.TempDir(), "raft"), testnet.ID(0), StoreBolt, newFailure(), silentLogger())
-	if err != nil {
-		t.Fatal(err)
+	c := newCluster(t, nil)
+	all := c.form(3)
+	c.mustDecide(1, 2, 3)
+	for i, m := range all {
+		c.kill(m)
+		c.mustDecide(uint64(10 + i))
+		if err := raftlog.Convert(m.dir, m.id, raftlog.WAL); err != nil {
+			t.Fatal(err)
+		}
+		c.conf = func(cfg *Config) {
+			if kind, err := raftlog.KindOf(cfg.Dir); err == nil {
+				cfg.Store = kind
+			}
+		}
+		c.start(i)
+		c.leader(c.all()...)
 	}
-	defer s.close()
-	if err := s.log.SetUint64([]byte(keyLastVoteTerm), 7); !errors.Is(err, errBlank) {
-		t.Fatalf("blank store voted: %v", err)
-	}
-	if err := s.log.StoreLog(&raft.Log{Index: 1, Term: 1}); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.log.SetUint64([]byte(keyLastVoteTerm), 7); err != nil {
-		t.Fatal(err)
-	}
+	c.mustDecide(20)
+	c.agree([]uint64{1, 2, 3, 10, 11, 12, 20}, c.all()...)
 }
 
-func TestSealedValues(t *testing.T) {
-	t.Parallel()
-	s, err := openStores(filepath.Join(t.TempDir(), "raft"), testnet.ID(0), StoreBolt, newFailure(), silentLogger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	if err := s.log.Set([]byte("LastVoteCand"), []byte("somebody")); err != nil {
-		t.Fatal(err)
-	}
-	if v, err := s.log.Get([]byte("LastVoteCand")); err != nil || string(v) != "somebody" {
-		t.Fatalf("%q %v", v, err)
-	}
-	if err := s.log.inner.Set([]byte("LastVoteCand"), []byte("somebodyxxxx")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.log.Get([]byte("LastVoteCand")); !errors.Is(err, errSeal) {
-		t.Fatalf("changed value was read: %v", err)
-	}
-	if _, err := s.log.GetUint64([]byte("nothing")); err == nil || err.Error() != "not found" {
-		t.Fatalf("raft wants \"not found\", got %v", err)
-	}
-}
-
-func TestRecentLogsAreBounded(t *testing.T) {
-	t.Parallel()
-	r := recentLogs{logs: map[uint64]raft.Log{}}
-	for i := uint64(1); i <= 3*maxRecentLogs; i++ {
-		r.add([]*raft.Log{{Index: i, Data: make([]byte, 10)}})
-	}
-	if len(r.logs) != maxRecentLogs || r.low != 2*maxRecentLogs+1 {
-		t.Fatalf("%d entries from %d", len(r.logs), r.low)
-	}
-	r.add([]*raft.Log{{Index: r.high + 1, Data: make([]byte, maxRecentBytes)}})
-	if len(r.logs) != 1 || r.bytes != maxRecentBytes {
-		t.Fatalf("%d entries of %d bytes", len(r.logs), r.bytes)
-	}
-	r.add([]*raft.Log{{Index: 5}}) // a follower whose suffix was replaced
-	if _, low := r.logs[5], r.low; low != 5 || len(r.logs) != 1 || r.bytes != 0 {
-		t.Fatalf("low %d, %d entries, %d bytes", low, len(r.logs), r.bytes)
-	}
-	r.drop(1, 5)
-	var l raft.Log
-	if r.get(5, &l) {
-		t.Fatal("dropped entry was given")
-	}
-}
-
-// faultyStore fails or hangs when told to.
-type faultyStore struct {
-	logStore
+// faultyFiles fails or hangs when told to.
+type faultyFiles struct {
+	raftlog.Files
 	mu   sync.Mutex
 	fail error
 	hang chan struct{}
 }
 
-func (f *faultyStore) trouble() error {
+func (f *faultyFiles) trouble() error {
 	f.mu.Lock()
 	fail, hang := f.fail, f.hang
 	f.mu.Unlock()
@@ -326,38 +146,36 @@ func (f *faultyStore) trouble() error {
 	return fail
 }
 
-func (f *faultyStore) StoreLogs(logs []*raft.Log) error {
+func (f *faultyFiles) StoreLogs(logs []*raft.Log) error {
 	if err := f.trouble(); err != nil {
 		return err
 	}
-	return f.logStore.StoreLogs(logs)
+	return f.Files.StoreLogs(logs)
 }
 
-func (f *faultyStore) Set(k, v []byte) error {
+func (f *faultyFiles) Set(k, v []byte) error {
 	if err := f.trouble(); err != nil {
 		return err
 	}
-	return f.logStore.Set(k, v)
+	return f.Files.Set(k, v)
 }
 
-// makeFaulty puts a faultyStore under a group that is not running yet.
-func makeFaulty(g *Group) *faultyStore {
-	f := &faultyStore{logStore: g.stores.log.inner}
-	g.stores.log.inner = f
-	return f
-}
-
-func (f *faultyStore) set(fail error, hang chan struct{}) {
+func (f *faultyFiles) set(fail error, hang chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fail, f.hang = fail, hang
 }
 
-// formFaulty is three voters with stores that can be made to fail.
-func formFaulty(t *testing.T, conf func(*Config)) (*cluster, []*member, []*faultyStore) {
+// formFaulty is three voters with files that can be made to fail.
+func formFaulty(t *testing.T, conf func(*Config)) (*cluster, []*member, []*faultyFiles) {
 	c := newCluster(t, conf)
-	var faults []*faultyStore
-	c.opened = func(g *Group) { faults = append(faults, makeFaulty(g)) }
+	var faults []*faultyFiles
+	c.disk = func(_ ident.NodeID, disk *raftlog.Config) {
+		disk.Between = func(files raftlog.Files) raftlog.Files {
+			faults = append(faults, &faultyFiles{Files: files})
+			return faults[len(faults)-1]
+		}
+	}
 	all := c.form(3)
 	c.mustDecide(1)
 	c.agree([]uint64{1}, all...)
@@ -374,11 +192,11 @@ func TestFailedWriteEndsAFollower(t *testing.T) {
 	c.forget(all[2])
 	err := <-all[2].ended
 	all[2].host.Kill()
-	if !errors.Is(err, ErrStoreFailed) || !errors.Is(err, errIO) {
+	if !errors.Is(err, raftlog.ErrFailed) || !errors.Is(err, errIO) {
 		t.Fatalf("Run ended with %v", err)
 	}
 	faults[2].set(nil, nil)
-	if err := all[2].stores.log.StoreLog(&raft.Log{Index: 99}); !errors.Is(err, ErrStoreFailed) {
+	if err := all[2].disk.StoreLog(&raft.Log{Index: 99}); !errors.Is(err, raftlog.ErrFailed) {
 		t.Fatalf("store works again after a failure: %v", err)
 	}
 }
@@ -393,7 +211,7 @@ func TestFailedWriteEndsALeaderWithoutAnAck(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	c.forget(all[0])
-	if err := <-all[0].ended; !errors.Is(err, ErrStoreFailed) {
+	if err := <-all[0].ended; !errors.Is(err, raftlog.ErrFailed) {
 		t.Fatalf("Run ended with %v", err)
 	}
 	all[0].host.Kill()
@@ -411,7 +229,7 @@ func TestFailedTermDoesNotPanic(t *testing.T) {
 	for _, m := range all[1:] {
 		select {
 		case err := <-m.ended:
-			if !errors.Is(err, ErrStoreFailed) {
+			if !errors.Is(err, raftlog.ErrFailed) {
 				t.Fatalf("Run ended with %v", err)
 			}
 			c.forget(m)

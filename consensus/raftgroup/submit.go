@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skein/consensus/event"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 )
 
@@ -173,7 +174,7 @@ func (g *Group) Offer(b event.Batch, done func(replica.Outcome, error)) error {
 	if !g.inOffice() {
 		return noLeader()
 	}
-	if g.stores.log.room.low.Load() {
+	if g.disk.NearlyFull() {
 		return g.noSpace()
 	}
 	// What cannot be encoded would take the other batches of its entry with it.
@@ -226,7 +227,7 @@ func (g *Group) coalesce(ctx context.Context, r *raft.Raft, underWay chan<- sent
 			if len(batches) == 0 {
 				break
 			}
-			if g.stores.log.room.short() {
+			if g.disk.LookAtDisk() {
 				settleAll(batches, g.noSpace()) // raft would step down
 				continue
 			}
@@ -285,7 +286,7 @@ func (g *Group) settle(s sent, err error) {
 		err = failed // never acknowledge after a failure
 	}
 	switch {
-	case errors.Is(err, ErrNoSpace): // raft stored nothing and sent nothing
+	case errors.Is(err, raftlog.ErrNoSpace): // raft stored nothing and sent nothing
 		settleAll(s.batches, g.noSpace())
 		return
 	case err != nil:

@@ -19,6 +19,7 @@ import (
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/fleet/fleettest"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 )
@@ -159,7 +160,7 @@ func (h hashed) ApplyEntry(index, term uint64, data []byte) ([]replica.Outcome, 
 type world struct {
 	t    *testing.T
 	dir  string
-	kind Store
+	kind raftlog.Kind
 	keep Compaction
 	net  *pipes
 	skew map[ident.NodeID]*atomic.Int64
@@ -172,7 +173,7 @@ type world struct {
 	terms map[uint64]ident.NodeID
 }
 
-func newWorld(t *testing.T, dir string, kind Store, seed uint64) *world {
+func newWorld(t *testing.T, dir string, kind raftlog.Kind, seed uint64) *world {
 	w := &world{t: t, dir: dir, kind: kind, keep: Compaction{Every: 30 * time.Second, Entries: 100, Keep: 20}, states: map[uint64]string{}, acked: map[event.Producer]replica.Outcome{},
 		terms: map[uint64]ident.NodeID{}, skew: map[ident.NodeID]*atomic.Int64{},
 		net: &pipes{rand: rand.New(rand.NewPCG(seed, 1)), nodes: map[ident.NodeID]*virtual{}, cut: map[[2]ident.NodeID]bool{}, conns: map[*pipeEnd]struct{}{}}}
@@ -425,7 +426,7 @@ func soaks(n, many int) int {
 func TestVirtualMinutesOfFaults(t *testing.T) {
 	t.Parallel()
 	for seed := range soaks(2, 40) {
-		kind := []Store{StoreBolt, StoreWAL}[seed%2]
+		kind := []raftlog.Kind{raftlog.Bolt, raftlog.WAL}[seed%2]
 		t.Run(fmt.Sprintf("%s/%d", kind, seed), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -461,7 +462,7 @@ func TestVirtualHourOfWrongClocks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, dir, StoreBolt, 1)
+		w := newWorld(t, dir, raftlog.Bolt, 1)
 		defer w.end()
 		w.found()
 		lead := w.live()[0]
@@ -505,7 +506,7 @@ func TestVirtualLaggardCatchesUp(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, dir, StoreWAL, 1)
+		w := newWorld(t, dir, raftlog.WAL, 1)
 		w.keep = Compaction{Every: time.Hour, Entries: 1 << 20, Keep: 1 << 20}
 		defer w.end()
 		w.found()

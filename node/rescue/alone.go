@@ -15,6 +15,7 @@ import (
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 )
@@ -115,7 +116,7 @@ func (s *stopped) tryRaft(ctx context.Context) (c RaftCopy, err error) {
 	if err != nil {
 		return c, err
 	}
-	kind, err := raftgroup.StoreOf(s.dir.Raft())
+	kind, err := raftlog.KindOf(s.dir.Raft())
 	if err != nil {
 		return c, err
 	}
@@ -155,7 +156,7 @@ func (unlinked) Open(context.Context, ident.NodeID) (net.Conn, error) {
 }
 
 // replay fills an empty replica from the Raft log.
-func (s *stopped) replay(ctx context.Context, kind raftgroup.Store, r *replica.Replica) error {
+func (s *stopped) replay(ctx context.Context, kind raftlog.Kind, r *replica.Replica) error {
 	g, err := raftgroup.New(raftgroup.Config{ID: s.key.ID(), Dir: s.dir.Raft(), Store: kind, Link: unlinked{}, Machine: r, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
@@ -164,7 +165,7 @@ func (s *stopped) replay(ctx context.Context, kind raftgroup.Store, r *replica.R
 		return err
 	}
 	index, _ := r.Applied()
-	return raftgroup.Entries(s.dir.Raft(), s.key.ID(), index, func(index, term uint64, data []byte) error {
+	return raftlog.Entries(s.dir.Raft(), s.key.ID(), index, func(index, term uint64, data []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"skein/consensus/fleet"
 	"skein/consensus/fleet/fleettest"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/node/rescue"
 )
@@ -23,7 +24,7 @@ import (
 // lastVoter is the only voter of a fleet that was founded through its Raft log
 // and decided a=1 and a=2; killed, not stopped. With entries the Raft log was
 // made shorter: it keeps that many and has a snapshot.
-func lastVoter(t *testing.T, kind raftgroup.Store, entries uint64) *body {
+func lastVoter(t *testing.T, kind raftlog.Kind, entries uint64) *body {
 	t.Helper()
 	b, killed := newBody(t, 0), newBody(t, 0)
 	if err := raftgroup.Bootstrap(b.path("raft"), fleettest.Node(0), kind); err != nil {
@@ -78,7 +79,7 @@ func label(r *replica.Replica) (value string) {
 
 // group runs a Raft group on the body, alone, until the test ends, and waits
 // until it leads.
-func (b *body) group(t *testing.T, kind raftgroup.Store, c raftgroup.Compaction) (*replica.Replica, *raftgroup.Group) {
+func (b *body) group(t *testing.T, kind raftlog.Kind, c raftgroup.Compaction) (*replica.Replica, *raftgroup.Group) {
 	t.Helper()
 	store, err := replica.Open(b.path("log"), replica.Options{})
 	if err != nil {
@@ -156,15 +157,15 @@ func (b *body) damage() {
 // acknowledged is there again, and nothing but the copy was moved.
 func TestResyncOfTheLastVoter(t *testing.T) {
 	for name, c := range map[string]struct {
-		kind    raftgroup.Store
+		kind    raftlog.Kind
 		entries uint64
 		alone   bool
 		spoil   func(b *body)
 	}{
-		"bolt":            {raftgroup.StoreBolt, 0, false, (*body).damage},
-		"wal, alone":      {raftgroup.StoreWAL, 0, true, (*body).damage},
-		"with a snapshot": {raftgroup.StoreBolt, 2, false, (*body).damage},
-		"the history gone": {raftgroup.StoreBolt, 2, false, func(b *body) {
+		"bolt":            {raftlog.Bolt, 0, false, (*body).damage},
+		"wal, alone":      {raftlog.WAL, 0, true, (*body).damage},
+		"with a snapshot": {raftlog.Bolt, 2, false, (*body).damage},
+		"the history gone": {raftlog.Bolt, 2, false, func(b *body) {
 			if err := os.RemoveAll(b.path("log/history")); err != nil {
 				b.t.Fatal(err)
 			}
@@ -209,7 +210,7 @@ func TestResyncWithoutAGoodRaftLog(t *testing.T) {
 		why  string
 	}{
 		"it is damaged": {func(t *testing.T) *body {
-			b := lastVoter(t, raftgroup.StoreBolt, 0)
+			b := lastVoter(t, raftlog.Bolt, 0)
 			b.damage()
 			if err := os.WriteFile(b.path("raft/log.bolt"), []byte("no store"), 0o600); err != nil {
 				t.Fatal(err)
@@ -225,7 +226,7 @@ func TestResyncWithoutAGoodRaftLog(t *testing.T) {
 			return b
 		}, "does not give the copy back"},
 		"the fleet was recovered since": {func(t *testing.T) *body {
-			b := lastVoter(t, raftgroup.StoreBolt, 0)
+			b := lastVoter(t, raftlog.Bolt, 0)
 			b.damage()
 			text := `{"fleet":"` + string(backuptest.Chain(0)[0].Fleet) + `","latest":1}`
 			if err := os.WriteFile(b.path("epochs.json"), []byte(text), 0o600); err != nil {
@@ -233,7 +234,7 @@ func TestResyncWithoutAGoodRaftLog(t *testing.T) {
 			}
 			return b
 		}, "recovered or restored without it"},
-		"nothing is damaged": {func(t *testing.T) *body { return lastVoter(t, raftgroup.StoreBolt, 0) }, "no damage was found"},
+		"nothing is damaged": {func(t *testing.T) *body { return lastVoter(t, raftlog.Bolt, 0) }, "no damage was found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := c.make(t)

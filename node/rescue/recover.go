@@ -20,6 +20,7 @@ import (
 	"skein/consensus/fleet"
 	"skein/consensus/history"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/node/config"
@@ -101,7 +102,7 @@ func RecoverQuorum(ctx context.Context, o RecoverOptions) (Recovered, error) {
 type work struct {
 	*stopped
 	o     RecoverOptions
-	kind  raftgroup.Store
+	kind  raftlog.Kind
 	root  *ident.Key
 	asker *asker
 	begun *begun
@@ -178,7 +179,7 @@ func (w *work) state() (s *fleet.State) {
 // voter must have one.
 func (w *work) readRaft(voter bool) {
 	p := &w.result.Plan
-	kind, err := raftgroup.StoreOf(w.dir.Raft())
+	kind, err := raftlog.KindOf(w.dir.Raft())
 	switch {
 	case err == nil && kind != "":
 		w.kind = kind
@@ -345,7 +346,7 @@ func recovery(node ident.NodeID, name string, at event.Cursor, why string) event
 // that of the newest applied entry was never committed: the log went on without it.
 func (w *work) tail(each func(index, term uint64, data []byte) error) error {
 	index, term := w.replica.Applied()
-	return raftgroup.Entries(w.dir.Raft(), w.key.ID(), index, func(i, t uint64, data []byte) error {
+	return raftlog.Entries(w.dir.Raft(), w.key.ID(), index, func(i, t uint64, data []byte) error {
 		if t < term {
 			return nil
 		}

@@ -16,6 +16,7 @@ import (
 	"skein/consensus/fleet"
 	"skein/consensus/fleet/fleettest"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/node/datadir"
@@ -380,7 +381,7 @@ func TestRecoverIsFinished(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = raftgroup.New(raftgroup.Config{ID: fleettest.Node(0), Dir: b.path("raft"), Link: nobody{}, Machine: store, Log: quiet, Epoch: 1})
-	if !errors.Is(err, raftgroup.ErrStoreGone) {
+	if !errors.Is(err, raftlog.ErrGone) {
 		t.Errorf("half recovered, and starts: %v", err)
 	}
 	if err := store.Close(); err != nil {

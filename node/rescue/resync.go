@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"skein/consensus/event"
-	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/mesh/ident"
 	"skein/node/config"
 )
@@ -164,17 +164,17 @@ func (s *stopped) moveAside(r *Resynced, folders []string, now time.Time) error 
 
 // Converted says what became of a Raft log.
 type Converted struct {
-	Node ident.NodeID    `json:"node"`
-	From raftgroup.Store `json:"from"`
-	To   raftgroup.Store `json:"to"`
+	Node ident.NodeID `json:"node"`
+	From raftlog.Kind `json:"from"`
+	To   raftlog.Kind `json:"to"`
 }
 
 // Convert moves a stopped voter's Raft log into another kind of store, "bolt" or
 // "wal", and changes nothing else. A crash leaves the old log or the new one.
 func Convert(data, store string) (Converted, error) {
-	to := raftgroup.Store(store)
-	if to != raftgroup.StoreBolt && to != raftgroup.StoreWAL {
-		return Converted{}, fmt.Errorf("%w: there is no store %q; it is %q or %q", ErrBadOption, store, raftgroup.StoreBolt, raftgroup.StoreWAL)
+	to := raftlog.Kind(store)
+	if to != raftlog.Bolt && to != raftlog.WAL {
+		return Converted{}, fmt.Errorf("%w: there is no store %q; it is %q or %q", ErrBadOption, store, raftlog.Bolt, raftlog.WAL)
 	}
 	s, err := openStopped(data)
 	if err != nil {
@@ -182,19 +182,19 @@ func Convert(data, store string) (Converted, error) {
 	}
 	defer s.close()
 	c := Converted{Node: s.key.ID(), To: to}
-	if c.From, err = raftgroup.StoreOf(s.dir.Raft()); err != nil {
+	if c.From, err = raftlog.KindOf(s.dir.Raft()); err != nil {
 		return c, err
 	}
 	if c.From == "" {
 		return c, refusal("%s has no Raft log: this node is no voter, and nothing needs to be converted; set `[raft] store` in its configuration", s.dir.Path())
 	}
-	return c, raftgroup.Convert(s.dir.Raft(), s.key.ID(), to)
+	return c, raftlog.Convert(s.dir.Raft(), s.key.ID(), to)
 }
 
 // storeOf is the kind of store that a setting means.
-func storeOf(setting string) raftgroup.Store {
+func storeOf(setting string) raftlog.Kind {
 	if setting == "" {
-		return raftgroup.StoreBolt
+		return raftlog.Bolt
 	}
-	return raftgroup.Store(setting)
+	return raftlog.Kind(setting)
 }

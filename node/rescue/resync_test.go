@@ -13,7 +13,7 @@ import (
 	"skein/consensus/event"
 	"skein/consensus/fleet/fleettest"
 	"skein/consensus/history"
-	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/mesh/link"
 	"skein/node/datadir"
 	"skein/node/rescue"
@@ -111,12 +111,12 @@ func TestConvert(t *testing.T) {
 	if _, err := rescue.Convert(b.data, "etcd"); !errors.Is(err, rescue.ErrBadOption) {
 		t.Errorf("an unknown kind: %v", err)
 	}
-	for _, to := range []raftgroup.Store{raftgroup.StoreWAL, raftgroup.StoreWAL, raftgroup.StoreBolt} {
+	for _, to := range []raftlog.Kind{raftlog.WAL, raftlog.WAL, raftlog.Bolt} {
 		c, err := rescue.Convert(b.data, string(to))
 		if err != nil || c.To != to {
 			t.Fatalf("%+v %v", c, err)
 		}
-		if kind, err := raftgroup.StoreOf(b.path("raft")); err != nil || kind != to {
+		if kind, err := raftlog.KindOf(b.path("raft")); err != nil || kind != to {
 			t.Fatal(kind, err)
 		}
 	}

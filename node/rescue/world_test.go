@@ -22,6 +22,7 @@ import (
 	"skein/consensus/fleet"
 	"skein/consensus/fleet/fleettest"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/discover"
 	"skein/mesh/ident"
@@ -91,7 +92,7 @@ func (b *body) path(name string) string { return filepath.Join(b.data, name) }
 func (b *body) seat() {
 	b.t.Helper()
 	index, term := b.log.Replica.Applied()
-	if _, err := raftgroup.Recover(b.path("raft"), fleettest.Node(b.i), raftgroup.StoreBolt, index, term); err != nil {
+	if _, err := raftgroup.Recover(b.path("raft"), fleettest.Node(b.i), raftlog.Bolt, index, term); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/node/datadir"
@@ -54,7 +55,7 @@ func prepare(data string, events int) (*node, error) {
 		return nil, err
 	}
 	fmt.Fprintf(os.Stderr, "%d events of %d robots decided in %s\n", n.last, robots, time.Since(began).Round(time.Second))
-	_, err = raftgroup.Recover(dir.Raft(), key.ID(), raftgroup.StoreBolt, l.index, l.term)
+	_, err = raftgroup.Recover(dir.Raft(), key.ID(), raftlog.Bolt, l.index, l.term)
 	return n, err
 }
 

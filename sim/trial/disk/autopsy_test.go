@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"skein/consensus/event"
-	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/node/gateway/view"
@@ -78,7 +78,7 @@ func onDisk(t testing.TB, data string) (events []view.Event, err error) {
 	}
 	defer func() { err = errors.Join(err, copied.Close()) }()
 	index, term := copied.Applied()
-	tailErr := raftgroup.Entries(filepath.Join(scratch, "raft"), key.ID(), index, func(i, t uint64, data []byte) error {
+	tailErr := raftlog.Entries(filepath.Join(scratch, "raft"), key.ID(), index, func(i, t uint64, data []byte) error {
 		if t < term {
 			return nil // the log went on without it
 		}

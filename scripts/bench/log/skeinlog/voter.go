@@ -14,6 +14,7 @@ import (
 	"skein/consensus/follow"
 	"skein/consensus/propose"
 	"skein/consensus/raftgroup"
+	"skein/consensus/raftlog"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/mesh/link"
@@ -40,7 +41,7 @@ const Tuned = " tuned"
 // StartVoter starts the voter of a spec, whose variant is the store.
 func StartVoter(_ context.Context, s proc.Spec) (proc.Member, error) {
 	name, tuned := strings.CutSuffix(s.Variant, Tuned)
-	store := raftgroup.Store(name)
+	store := raftlog.Kind(name)
 	var timings raftgroup.Timings
 	if tuned {
 		timings = raftgroup.Timings{Election: 250 * time.Millisecond, Lease: 240 * time.Millisecond, Beat: 50 * time.Millisecond}

@@ -1,4 +1,4 @@
-package raftgroup
+package raftlog
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
@@ -17,7 +18,7 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 )
 
-// walStore is raft-wal as a logStore.
+// walStore is raft-wal as Files.
 type walStore struct {
 	*wal.WAL
 	meta *walMeta
@@ -69,10 +70,9 @@ func (w tailWriter) Sealed() (bool, uint64, error) {
 }
 
 // openWAL opens the segments below dir, or makes the first; new ones get
-// segmentSize bytes. What raft-wal would
-// take for a torn write, although it was acknowledged, is refused before
-// raft-wal sees it, and what raft-wal cannot open after a crash is put right: see
-// walScan.
+// segmentSize bytes. What raft-wal would take for a torn write, although it was
+// acknowledged, is refused before raft-wal sees it, and what raft-wal cannot open
+// after a crash is put right: see mend.
 func openWAL(dir string, segmentSize int) (*walStore, error) {
 	path := filepath.Join(dir, walDir)
 	meta, err := readMeta(path)
@@ -90,7 +90,7 @@ func openWAL(dir string, segmentSize int) (*walStore, error) {
 	}
 	full := &fullWatch{Filer: segment.NewFiler(path, segments{}), meta: meta}
 	w, err := wal.Open(path, wal.WithMetaStore(meta), wal.WithSegmentFiler(full),
-		wal.WithSegmentSize(segmentSize), wal.WithLogger(silentLogger()),
+		wal.WithSegmentSize(segmentSize), wal.WithLogger(hclog.NewNullLogger()),
 		wal.WithMetricsCollector(&metrics.NoOpCollector{}))
 	if err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func (s *walStore) GetLog(index uint64, l *raft.Log) (err error) {
 
 // StoreLogs implements raft.LogStore. The first entry of a batch is marked, so
 // that a torn batch can be told from two: see scan.finish. The logs are
-// sealedStore's own.
+// sealedLog's own.
 func (s *walStore) StoreLogs(logs []*raft.Log) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()

@@ -1,4 +1,4 @@
-package raftgroup
+package raftlog
 
 import (
 	"bytes"
@@ -120,7 +120,7 @@ func (m *walMeta) Load(string) (types.PersistentState, error) {
 
 // CommitState implements types.MetaStore. The file of a new tail is there, in
 // full length, before the list names it: so one that is missing or short was not
-// left so by a crash, and New can refuse it.
+// left so by a crash, and Open can refuse it.
 func (m *walMeta) CommitState(s types.PersistentState) error {
 	defer func() {
 		m.mu.Lock()

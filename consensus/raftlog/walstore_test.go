@@ -1,4 +1,4 @@
-package raftgroup
+package raftlog
 
 import (
 	"bytes"
@@ -13,23 +13,21 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/types"
-
-	"skein/consensus/raftgroup/testnet"
 )
 
 // smallSegment is so small that a test fills several.
 const smallSegment = 8 << 10
 
 // walOf opens a sealed store over segments in dir.
-func walOf(dir string) (*sealedStore, error) {
+func walOf(dir string) (*sealedLog, error) {
 	inner, err := openWAL(dir, smallSegment)
 	if err != nil {
 		return nil, err
 	}
-	return newSealedStore(inner, newFailure()), nil
+	return newSealedLog(inner, WAL, Hooks{}), nil
 }
 
-func mustWAL(t *testing.T, dir string) *sealedStore {
+func mustWAL(t *testing.T, dir string) *sealedLog {
 	t.Helper()
 	s, err := walOf(dir)
 	if err != nil {
@@ -43,7 +41,7 @@ func entryFor(i, term uint64) *raft.Log {
 	return &raft.Log{Index: i, Term: term, Type: raft.LogCommand, Data: fmt.Appendf(nil, "%0*d", 40+int(i*37%600), i*1000+term)}
 }
 
-func fill(t *testing.T, s *sealedStore, low, high, term uint64) {
+func fill(t *testing.T, s *sealedLog, low, high, term uint64) {
 	t.Helper()
 	for i := low; i <= high; {
 		var batch []*raft.Log
@@ -60,7 +58,7 @@ func fill(t *testing.T, s *sealedStore, low, high, term uint64) {
 }
 
 // holds checks that s has exactly entries low to high, of a term, in order.
-func holds(s *sealedStore, low, high, term uint64) error {
+func holds(s *sealedLog, low, high, term uint64) error {
 	first, err1 := s.FirstIndex()
 	last, err2 := s.LastIndex()
 	if err := errors.Join(err1, err2); err != nil || first != low || last != high {
@@ -78,9 +76,9 @@ func holds(s *sealedStore, low, high, term uint64) error {
 	return nil
 }
 
-func reopen(t *testing.T, s *sealedStore, dir string) *sealedStore {
+func reopen(t *testing.T, s *sealedLog, dir string) *sealedLog {
 	t.Helper()
-	if err := s.inner.Close(); err != nil {
+	if err := s.files.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return mustWAL(t, dir)
@@ -110,7 +108,7 @@ func TestWALOverManySegments(t *testing.T) {
 	if err != nil || len(names) > 20 {
 		t.Fatalf("%d segments, %v", len(names), err)
 	}
-	if err := s.inner.Close(); err != nil {
+	if err := s.files.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -136,7 +134,7 @@ func TestWALAfterACutTail(t *testing.T) {
 		if err := holds(s, 1, from+80, 1); err != nil {
 			t.Fatalf("cut from %d: %v", from, err)
 		}
-		if err := s.inner.Close(); err != nil {
+		if err := s.files.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -156,7 +154,7 @@ func TestWALStopsWhileASegmentEnds(t *testing.T) {
 		} else if before == nil {
 			before = b
 		} else if !bytes.Equal(b, before) {
-			if err := errors.Join(s.inner.Close(), os.WriteFile(path, before, 0o600)); err != nil {
+			if err := errors.Join(s.files.Close(), os.WriteFile(path, before, 0o600)); err != nil {
 				t.Fatal(err)
 			}
 			s = mustWAL(t, dir)
@@ -166,7 +164,7 @@ func TestWALStopsWhileASegmentEnds(t *testing.T) {
 			}
 			fill(t, s, last+1, last+50, 1)
 			s = reopen(t, s, dir)
-			if err := errors.Join(holds(s, 1, last+50, 1), s.inner.Close()); err != nil {
+			if err := errors.Join(holds(s, 1, last+50, 1), s.files.Close()); err != nil {
 				t.Fatal(err)
 			}
 			return
@@ -198,8 +196,8 @@ func fullSegment(t *testing.T, dir string, pad int) (info types.SegmentInfo, bef
 			t.Fatal(err)
 		}
 	}
-	info = s.inner.(*walStore).meta.content.State.Segments[0]
-	if err := s.inner.Close(); err != nil {
+	info = s.files.(*walStore).meta.content.State.Segments[0]
+	if err := s.files.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return info, before, info.MaxIndex
@@ -235,7 +233,7 @@ func TestWALTornWhileASegmentEnds(t *testing.T) {
 		if at, err := s.LastIndex(); err != nil || at != last+40 {
 			t.Fatalf("ends at %d, %v", at, err)
 		}
-		if err := s.inner.Close(); err != nil {
+		if err := s.files.Close(); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -276,43 +274,8 @@ func TestWALCutRightAfterASegmentIsFull(t *testing.T) {
 				t.Fatalf("entry %d: %v", i, err)
 			}
 		}
-		if err := s.inner.Close(); err != nil {
+		if err := s.files.Close(); err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-// TestLogBehindAnInstalledSnapshot: the crash came before the old log was emptied.
-func TestLogBehindAnInstalledSnapshot(t *testing.T) {
-	t.Parallel()
-	for _, kind := range []Store{StoreBolt, StoreWAL} {
-		dir := filepath.Join(t.TempDir(), "raft")
-		open := func() *stores {
-			s, err := openStores(dir, testnet.ID(0), kind, newFailure(), silentLogger())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
-		}
-		s := open()
-		if err := errors.Join(s.log.SetUint64([]byte(keyCurrentTerm), 3), s.log.StoreLogs([]*raft.Log{entryFor(1, 1), entryFor(2, 1)})); err != nil {
-			t.Fatal(err)
-		}
-		_, trans := raft.NewInmemTransport("")
-		sink, err := s.snapshots.Create(raft.SnapshotVersionMax, 100, 3, raft.Configuration{}, 90, trans)
-		if err == nil {
-			_, err = sink.Write([]byte("state"))
-		}
-		if err := errors.Join(err, sink.Close(), s.close()); err != nil {
-			t.Fatal(err)
-		}
-		s = open()
-		if err := errors.Join(s.log.StoreLog(entryFor(101, 3)), s.close()); err != nil {
-			t.Fatalf("%s: %v", kind, err)
-		}
-		s = open()
-		if err := s.close(); err != nil || s.last != 101 {
-			t.Fatalf("%s ends at %d, %v", kind, s.last, err)
 		}
 	}
 }
@@ -323,7 +286,7 @@ func TestWALBeginsAnywhere(t *testing.T) {
 	s := mustWAL(t, dir)
 	fill(t, s, 1<<32, 1<<32+30, 1)
 	s = reopen(t, s, dir)
-	if err := errors.Join(holds(s, 1<<32, 1<<32+30, 1), s.inner.Close()); err != nil {
+	if err := errors.Join(holds(s, 1<<32, 1<<32+30, 1), s.files.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -345,7 +308,7 @@ func lastBatch(t *testing.T) (c walCopy, sc scan, last uint64) {
 		c = walCopy{whole: t.TempDir(), dir: filepath.Join(t.TempDir(), "log")}
 		s := mustWAL(t, c.whole)
 		fill(t, s, 1, last-1, 1)
-		if err := errors.Join(s.StoreLogs([]*raft.Log{entryFor(last, 1)}), s.inner.Close()); err != nil {
+		if err := errors.Join(s.StoreLogs([]*raft.Log{entryFor(last, 1)}), s.files.Close()); err != nil {
 			t.Fatal(err)
 		}
 		meta, err := readMeta(filepath.Join(c.whole, walDir))
@@ -368,7 +331,7 @@ func lastBatch(t *testing.T) (c walCopy, sc scan, last uint64) {
 }
 
 // with opens a copy whose tail was changed.
-func (c walCopy) with(t *testing.T, change func([]byte) []byte) (*sealedStore, error) {
+func (c walCopy) with(t *testing.T, change func([]byte) []byte) (*sealedLog, error) {
 	t.Helper()
 	err := errors.Join(os.RemoveAll(c.dir), os.CopyFS(c.dir, os.DirFS(c.whole)))
 	path := filepath.Join(c.dir, walDir, c.tail)
@@ -417,7 +380,7 @@ func TestTornWritesAreCut(t *testing.T) {
 		}
 		fill(t, s, last, last+60, 1)
 		s = reopen(t, s, c.dir)
-		if err := errors.Join(holds(s, 1, last+60, 1), s.inner.Close()); err != nil {
+		if err := errors.Join(holds(s, 1, last+60, 1), s.files.Close()); err != nil {
 			t.Fatalf("sectors %b, later: %v", mask, err)
 		}
 	}
@@ -430,12 +393,12 @@ func TestDamageIsNotTakenForATornWrite(t *testing.T) {
 	c, sc, last := lastBatch(t)
 	from := int(sc.offsets[len(sc.offsets)-1])
 	refused := 0
-	check := func(what string, s *sealedStore, err error) {
+	check := func(what string, s *sealedLog, err error) {
 		if err != nil {
 			refused++
 			return
 		}
-		if err := errors.Join(holds(s, 1, last, 1), s.inner.Close()); err != nil && !errors.Is(err, errSeal) {
+		if err := errors.Join(holds(s, 1, last, 1), s.files.Close()); err != nil && !errors.Is(err, errSeal) {
 			t.Fatalf("%s: opened, but %v", what, err)
 		}
 	}
@@ -460,7 +423,7 @@ func TestDamageIsNotTakenForATornWrite(t *testing.T) {
 	}
 	for _, size := range []int{0, 10, segmentHead, min(from, smallSegment-1), smallSegment - 8} {
 		if s, err := c.with(t, func(b []byte) []byte { return b[:size] }); err == nil {
-			s.inner.Close()
+			s.files.Close()
 			t.Fatalf("opened a segment cut to %d bytes", size)
 		}
 	}
@@ -488,7 +451,7 @@ func TestDamagedListIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			if s, err := walOf(c.dir); err == nil {
-				s.inner.Close()
+				s.files.Close()
 				t.Fatal("opened")
 			} else if name != "segment" && name != "first" && errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("taken for a new log: %v", err)
@@ -504,7 +467,7 @@ func FuzzScanSegment(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	s := newSealedStore(inner, newFailure())
+	s := newSealedLog(inner, WAL, Hooks{})
 	if err := errors.Join(s.StoreLogs([]*raft.Log{entryFor(1, 1), entryFor(2, 1)}), s.StoreLog(entryFor(3, 1)), inner.Close()); err != nil {
 		f.Fatal(err)
 	}
@@ -529,6 +492,35 @@ func FuzzScanSegment(f *testing.F) {
 			if int(o) >= s.end {
 				t.Fatalf("entry at %d, whole up to %d", o, s.end)
 			}
+		}
+	})
+}
+
+// FuzzMeta: whatever the list of segments holds, it is read or refused.
+func FuzzMeta(f *testing.F) {
+	dir := f.TempDir()
+	m := newWALMeta(dir)
+	if err := m.SetStable([]byte("k"), []byte("v")); err != nil {
+		f.Fatal(err)
+	}
+	whole, err := os.ReadFile(m.path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add([]byte("00000000\n{}"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, metaFile), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m, err := readMeta(dir)
+		if err != nil {
+			return
+		}
+		if err := mend(dir, m); err == nil && len(m.content.State.Segments) > 0 {
+			t.Fatalf("segments that are not there were accepted: %s", b)
 		}
 	})
 }

@@ -1,6 +1,6 @@
 //go:build !skein_nofsync
 
-package raftgroup
+package raftlog
 
 // noSync is false in every build that people run.
 const noSync = false

@@ -1,4 +1,4 @@
-package raftgroup
+package raftlog
 
 import (
 	"sync"
@@ -6,20 +6,21 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// ledger knows how large the entries of the log are: four bytes of memory for
-// each. So the log can be kept short by bytes, and what waits to be applied too.
-type ledger struct {
+// Ledger knows how large the entries of a log are: four bytes of memory for each.
+// So the log can be kept short by bytes, and what waits to be applied too. Sizes
+// are those of raft.Log.Data.
+type Ledger struct {
 	mu sync.Mutex
 	// first is the index of sizes[0].
 	first uint64
 	sizes []uint32
-	// since is the bytes and entries that were added since the last compaction.
+	// sinceBytes and sinceEntries were added since the last compaction.
 	sinceBytes   int64
 	sinceEntries uint64
 }
 
 // add notes entries that were stored. What they replace is forgotten.
-func (l *ledger) add(logs []*raft.Log) {
+func (l *Ledger) add(logs []*raft.Log) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range logs {
@@ -33,7 +34,7 @@ func (l *ledger) add(logs []*raft.Log) {
 }
 
 // cut makes next the index of the entry to come.
-func (l *ledger) cut(next uint64) {
+func (l *Ledger) cut(next uint64) {
 	if next < l.first || next >= l.first+uint64(len(l.sizes)) {
 		l.sizes = l.sizes[:0]
 		l.first = next
@@ -43,7 +44,7 @@ func (l *ledger) cut(next uint64) {
 }
 
 // drop forgets the entries low to high, which begin or end the log.
-func (l *ledger) drop(low, high uint64) {
+func (l *Ledger) drop(low, high uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	end := l.first + uint64(len(l.sizes))
@@ -59,8 +60,8 @@ func (l *ledger) drop(low, high uint64) {
 	}
 }
 
-// newest is how many of the newest entries have at most that many bytes.
-func (l *ledger) newest(bytes int64) (n uint64) {
+// Newest is how many of the newest entries have at most that many bytes in all.
+func (l *Ledger) Newest(bytes int64) (n uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := len(l.sizes) - 1; i >= 0; i-- {
@@ -72,8 +73,9 @@ func (l *ledger) newest(bytes int64) (n uint64) {
 	return n
 }
 
-// between is how many bytes the entries after low, up to high, have.
-func (l *ledger) between(low, high uint64) (bytes int64) {
+// Between is how many bytes the entries after low, up to and with high, have; what
+// the log does not hold counts 0.
+func (l *Ledger) Between(low, high uint64) (bytes int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := max(low+1, l.first); i <= high && i < l.first+uint64(len(l.sizes)); i++ {
@@ -82,26 +84,27 @@ func (l *ledger) between(low, high uint64) (bytes int64) {
 	return bytes
 }
 
-// since is what was added since the last compaction.
-func (l *ledger) since() (bytes int64, entries uint64) {
+// Since is what was added since the last call of Compacted, or since the newest
+// snapshot when the log was opened.
+func (l *Ledger) Since() (bytes int64, entries uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sinceBytes, l.sinceEntries
 }
 
 // compactedUpTo counts what comes after entry covered, which a snapshot has.
-func (l *ledger) compactedUpTo(covered uint64) {
+func (l *Ledger) compactedUpTo(covered uint64) {
 	l.mu.Lock()
 	end := l.first + uint64(len(l.sizes))
 	l.mu.Unlock()
-	bytes := l.between(covered, end)
+	bytes := l.Between(covered, end)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sinceBytes, l.sinceEntries = bytes, end-min(end, max(covered+1, l.first))
 }
 
-// compacted begins to count anew.
-func (l *ledger) compacted() {
+// Compacted makes Since count anew.
+func (l *Ledger) Compacted() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sinceBytes, l.sinceEntries = 0, 0
