@@ -21,9 +21,42 @@ type presenceReport = presence.Report
 // decider is the seat as propose sees it: who leads is also known from marks.
 type decider struct{ b *body }
 
-// Offer implements propose.Group.
+// Offer implements propose.Group. Who expels nodes waits until Raft does not count
+// on them any more.
 func (d decider) Offer(batch event.Batch, done func(replica.Outcome, error)) error {
-	return d.b.seat.Offer(batch, done)
+	expelled := expels(batch)
+	if len(expelled) == 0 {
+		return d.b.seat.Offer(batch, done)
+	}
+	if err := d.Accepts(); err != nil {
+		return err
+	}
+	var verdict fleet.Verdict
+	var refusal error
+	now := d.b.seat.clock.now()
+	d.b.store.View(func(s *fleet.State) { verdict, refusal = s.Check(batch, now) })
+	switch {
+	case refusal != nil: // nobody loses a vote for what is not allowed
+		done(replica.Outcome{Err: refusal}, nil)
+		return nil
+	case verdict.Repeated:
+		return d.b.seat.Offer(batch, done)
+	}
+	return d.b.lead.control.Dismiss(expelled, func(ctx context.Context) error {
+		outcome, err := d.b.seat.submit(ctx, batch)
+		done(outcome, err)
+		return err
+	}, func(err error) { done(replica.Outcome{}, err) })
+}
+
+// expels are the nodes that a batch takes the membership of.
+func expels(b event.Batch) (ids []ident.NodeID) {
+	for i := range b.Drafts {
+		if d := &b.Drafts[i]; d.Type == event.TypeNodeLeft || d.Type == event.TypeNodeRevoked {
+			ids = append(ids, ident.NodeID(event.Subject(d.Stream)))
+		}
+	}
+	return ids
 }
 
 // Leader implements propose.Group.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"skein/consensus/control"
 	"skein/consensus/event"
 	"skein/consensus/fleet"
 	"skein/consensus/raftgroup"
@@ -445,6 +446,40 @@ func TestASpareTakesTheSeatOfADeadVoter(t *testing.T) {
 	c.vote(a, d, e)
 	c.rename(a, 10)
 	c.agree(a, d, e)
+}
+
+// TestVotersLeaveOneByOne: none leaves whom the others need to decide; the leader
+// hands over first; and what is left decides.
+func TestVotersLeaveOneByOne(t *testing.T) {
+	t.Parallel()
+	c, a, b, d := trio(t, event.Level, 0)
+	leave := func(h *hand) error {
+		ctx, cancel := context.WithTimeout(t.Context(), settle)
+		defer cancel()
+		return h.assembled().leave(ctx)
+	}
+	d.stop(ErrKilled)
+	if f, is := event.FaultOf(leave(b)); !is || f.Code != event.CodeConflict || f.Reason != control.ReasonQuorum {
+		t.Fatalf("one of two that answer may leave: %v", f)
+	}
+	c.rename(a, 10)
+	c.start(d)
+	c.vote(a, b, d)
+	goes := leaderOf(a, b, d)
+	stay := slices.DeleteFunc([]*hand{a, b, d}, func(h *hand) bool { return h == goes })
+	if err := leave(goes); err != nil {
+		t.Fatalf("the leader leaves: %v", err)
+	}
+	c.vote(stay...)
+	c.decide([]event.Draft{event.RobotConfigChanged{Name: "two"}.Draft(stay[0].ID())}, stay...)
+	if err := leave(stay[1]); err != nil {
+		t.Fatalf("one of two leaves: %v", err)
+	}
+	c.vote(stay[0])
+	c.decide([]event.Draft{event.RobotConfigChanged{Name: "one"}.Draft(stay[0].ID())}, stay[0])
+	if f, is := event.FaultOf(leave(stay[0])); !is || f.Code != event.CodeConflict {
+		t.Fatalf("the last voter may leave: %v", f)
+	}
 }
 
 // TestANewVoterGetsThePast: one whose copy began with a snapshot fetches what was

@@ -242,6 +242,24 @@ func (v *seat) Offer(b event.Batch, done func(replica.Outcome, error)) error {
 	return g.Offer(b, done)
 }
 
+// submit offers a batch and waits for what becomes of it.
+func (v *seat) submit(ctx context.Context, b event.Batch) (replica.Outcome, error) {
+	type answer struct {
+		outcome replica.Outcome
+		err     error
+	}
+	answered := make(chan answer, 1)
+	if err := v.Offer(b, func(o replica.Outcome, err error) { answered <- answer{o, err} }); err != nil {
+		return replica.Outcome{}, err
+	}
+	select {
+	case a := <-answered:
+		return a.outcome, a.err
+	case <-ctx.Done():
+		return replica.Outcome{}, event.Refuse(event.CodeUnknownOutcome, "", "look whether it happened before you propose it anew", "no answer in time; it may still be decided")
+	}
+}
+
 // Accepts tells whether this node leads: see raftgroup.Group.Accepts.
 func (v *seat) Accepts() error {
 	if g := v.current(); g != nil {

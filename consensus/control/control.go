@@ -96,38 +96,46 @@ const (
 
 // Controller is one voter's leader duties.
 type Controller struct {
-	cfg  Config
-	plan planner
+	cfg     Config
+	plan    planner
+	leaving dismissals
 }
 
 // New returns a controller; it does nothing before Run.
 func New(cfg Config) *Controller {
-	return &Controller{cfg: cfg}
+	return &Controller{cfg: cfg, leaving: dismissals{queue: make(chan dismissal, maxDismissals)}}
 }
 
 // Run works until ctx ends. It returns nil: whatever fails is logged and
 // planned again in the next round.
 func (c *Controller) Run(ctx context.Context) error {
+	defer c.leaving.close()
 	changed, release := c.cfg.Subscribe()
 	defer release()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	wake := changed
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case d := <-c.leaving.queue:
+			c.dismiss(ctx, d)
 		case <-ticker.C:
-		case <-changed:
+		case <-wake:
 		}
-		c.round(ctx)
+		if wake = changed; !c.round(ctx) {
+			wake = nil // what failed is not tried again at every change, but at the next tick
+		}
 	}
 }
 
-// round takes the steps that are due, if this node leads.
-func (c *Controller) round(ctx context.Context) {
+// round takes the steps that are due, if this node leads, and reports whether none
+// failed.
+func (c *Controller) round(ctx context.Context) bool {
 	term, leading := c.cfg.Raft.Leading()
 	if !leading {
-		return
+		return true
 	}
 	for _, s := range c.due(term) {
 		stepCtx, cancel := context.WithTimeout(ctx, stepTimeout)
@@ -135,9 +143,10 @@ func (c *Controller) round(ctx context.Context) {
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("leader's step failed, will be tried again", "step", s.kind.String(), "node", s.node, "error", err)
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // due asks the planner what the state and the mesh call for now.
@@ -207,7 +216,7 @@ func (c *Controller) answers(ctx context.Context, id ident.NodeID) bool {
 func (c *Controller) unseat(ctx context.Context, id ident.NodeID) error {
 	here := func(other ident.NodeID) bool { return other == c.cfg.Key.ID() || c.answers(ctx, other) }
 	if voters := c.cfg.Raft.Voters(); slices.Contains(voters, id) && !spared(voters, id, here) {
-		return fmt.Errorf("take %s out of the Raft group: too few of the other %d voters answer; bring them back", id.Short(), len(voters)-1)
+		return fmt.Errorf("%s votes, and without it nothing could be decided: %w (of %d)", id.Short(), errTooFew, len(voters)-1)
 	}
 	c.cfg.Log.Info("node is taken out of the Raft group", "node", id)
 	return c.cfg.Raft.RemoveServer(ctx, id)
@@ -234,5 +243,18 @@ func (c *Controller) seat(ctx context.Context, s step) (err error) {
 		return fmt.Errorf("the build of %s knows event types of level %d and the fleet uses those of level %d; upgrade skein there",
 			s.node.Short(), max(level, 1), s.ceiling)
 	}
+	if !c.mayVote(s.node) {
+		return nil // the plan is of before
+	}
 	return c.cfg.Raft.AddVoter(ctx, s.node)
+}
+
+// mayVote: the node is a member, and approved. Who is to leave is dismissed by the
+// goroutine that makes voters, so the answer holds until that is done.
+func (c *Controller) mayVote(id ident.NodeID) (may bool) {
+	c.cfg.View(func(s *fleet.State, _ event.Cursor) {
+		n, ok := s.Node(id)
+		may = ok && n.Member() && n.VoterApproved
+	})
+	return may
 }

@@ -195,5 +195,10 @@ func (p *planner) presence(s *fleet.State, w world) (steps []step) {
 	return steps
 }
 
-// heard notes that somebody whom gossip had lost did answer.
-func (p *planner) heard(id ident.NodeID, now time.Time) { p.lastHeard[id] = now }
+// heard notes that somebody whom gossip had lost did answer. Before the first plan
+// there is nothing to note it in, nor a need.
+func (p *planner) heard(id ident.NodeID, now time.Time) {
+	if p.lastHeard != nil {
+		p.lastHeard[id] = now
+	}
+}
