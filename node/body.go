@@ -191,8 +191,10 @@ func (b *body) standing() survey.Standing {
 	return s
 }
 
-// candidates is whom to follow: the voters and everybody who is alive. A node
-// with an empty log knows only addresses.
+// candidates is whom to follow: the voters and everybody who is alive. To whom all
+// are dead, everybody whose address is known: gossip hears nobody when its keys were
+// renewed while this node was away, and a node with an empty log knows only
+// addresses.
 func (b *body) candidates() (out []follow.Candidate) {
 	var voters []ident.NodeID
 	b.store.View(func(s *fleet.State) { voters = slices.Clone(s.Voters()) })
@@ -201,20 +203,21 @@ func (b *body) candidates() (out []follow.Candidate) {
 			out = append(out, follow.Candidate{ID: id, Voter: slices.Contains(voters, id)})
 		}
 	}
-	dead := map[ident.NodeID]bool{}
+	dead, company := map[ident.NodeID]bool{}, false
 	for _, m := range b.mesh.gossip.Members() {
 		if m.State == member.Alive {
 			add(m.ID)
+			company = company || m.ID != b.self.key.ID()
 		} else {
 			dead[m.ID] = true
 		}
 	}
 	for _, id := range voters {
-		if !dead[id] {
+		if !dead[id] || !company {
 			add(id)
 		}
 	}
-	if len(voters) == 0 {
+	if !company {
 		for _, e := range b.self.book.All() {
 			add(e.ID)
 		}
@@ -409,7 +412,8 @@ func (b *body) raftStatus() view.Raft {
 			out.Follow = &view.Follow{Parent: parent, Path: m.Path, MarkAgeMillis: age.Milliseconds()}
 		}
 	}
-	if s, ok := b.seat.status(); ok && len(s.Voters) > 0 { // the group of a spare knows nobody
+	// The group of a spare knows nobody, that of one who was taken out what was before.
+	if s, ok := b.seat.status(); ok && s.Member(b.self.key.ID()) {
 		out.State, out.Leader, out.Term = string(s.State), s.Leader, s.Term
 		out.NoSpace = s.NoSpace
 		out.LastIndex, out.CommitIndex, out.Voters, out.Nonvoters = s.LastIndex, s.Commit, s.Voters, s.Nonvoters
