@@ -160,5 +160,5 @@ func (t *trust) met(id ident.NodeID, err error) error {
 	if len(t.turned) < min(2, others-1) || time.Since(t.turned[id]) < turnedAwayFor {
 		return nil
 	}
-	return fmt.Errorf("%w, other robots say: %v", ErrRevoked, err)
+	return fmt.Errorf("%w or has left its fleet, other robots say: %v", ErrRevoked, err)
 }

@@ -103,8 +103,8 @@ func (d *Dir) AdminIdentity() string { return d.file("admin.json") }
 // left-<unix seconds>, so that leaving destroys nothing. The node key goes too:
 // a node that left joins again as a new one.
 func (d *Dir) Forget(unixSeconds int64) (string, error) {
-	attic := d.file(fmt.Sprintf("left-%d", unixSeconds))
-	if err := os.Mkdir(attic, 0o700); err != nil {
+	attic, err := Attic(d.path, "left", unixSeconds)
+	if err != nil {
 		return "", fmt.Errorf("put the old membership aside: %w", err)
 	}
 	// Membership goes first: without it the rest is inert.
@@ -115,4 +115,26 @@ func (d *Dir) Forget(unixSeconds int64) (string, error) {
 		}
 	}
 	return attic, nil
+}
+
+// atticsASecond bounds the folders that are made in one second.
+const atticsASecond = 100
+
+// Attic makes a new folder in dir for what is moved aside, and returns its path:
+// what-<unix seconds>, or what-<unix seconds>-<n> where that is taken.
+func Attic(dir, what string, unixSeconds int64) (path string, err error) {
+	name := filepath.Join(dir, fmt.Sprintf("%s-%d", what, unixSeconds))
+	for n := range atticsASecond {
+		path = name
+		if n > 0 {
+			path = fmt.Sprintf("%s-%d", name, n+1)
+		}
+		if err = os.Mkdir(path, 0o700); !errors.Is(err, os.ErrExist) {
+			break
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("make a folder for what is moved aside: %w", err)
+	}
+	return path, nil
 }

@@ -52,4 +52,15 @@ func TestForgetKeepsEverythingInTheAttic(t *testing.T) {
 			t.Errorf("%s is not in the attic: %v", f, err)
 		}
 	}
+	// Who joins and leaves again within a second loses nothing either.
+	if err := os.WriteFile(d.NodeKey(), []byte("second"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := d.Forget(42)
+	if err != nil || again == attic {
+		t.Fatalf("%q %v", again, err)
+	}
+	if _, err := os.Stat(filepath.Join(again, filepath.Base(d.NodeKey()))); err != nil {
+		t.Fatal(err)
+	}
 }

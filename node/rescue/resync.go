@@ -16,6 +16,7 @@ import (
 	"skein/consensus/raftlog"
 	"skein/mesh/ident"
 	"skein/node/config"
+	"skein/node/datadir"
 )
 
 // ResyncOptions say how Resync goes about it.
@@ -137,7 +138,7 @@ func (s *stopped) checkDismissed(peers []Peer) error {
 // Raft log and no copy of the log would take the one for the other.
 func (s *stopped) moveAside(r *Resynced, folders []string, now time.Time) error {
 	var err error
-	if r.Attic, err = attic(s.dir.Path(), "damaged", now); err != nil {
+	if r.Attic, err = datadir.Attic(s.dir.Path(), "damaged", now.Unix()); err != nil {
 		return err
 	}
 	slices.Reverse(folders)

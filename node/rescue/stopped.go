@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -119,15 +118,6 @@ func present(path string) (bool, error) {
 		return false, nil
 	}
 	return len(entries) > 0, err
-}
-
-// attic makes a folder beside what is moved aside into it.
-func attic(dir, what string, now time.Time) (string, error) {
-	path := filepath.Join(dir, fmt.Sprintf("%s-%d", what, now.Unix()))
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return "", fmt.Errorf("make a folder for what is moved aside: %w; try again in a second", err)
-	}
-	return path, nil
 }
 
 func syncDir(dir string) error {
