@@ -87,16 +87,7 @@ func TestAnAnnouncedBody(t *testing.T) {
 			defer conn.Close()
 			began := time.Now()
 			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, f.token("ada"), length)
-			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if err != nil {
-				t.Fatal(err)
-			}
-			p := reply{resp, text}.problem(t, 413, "too_large")
+			p := answerOn(t, conn).problem(t, 413, "too_large")
 			if took := time.Since(began); took > readTimeout/2 {
 				t.Errorf("%s, %d bytes: the answer took %v", path, length, took)
 			}
@@ -111,6 +102,21 @@ func TestAnAnnouncedBody(t *testing.T) {
 	if r := f.do("omar", "POST", "/api/v1/groups", body); len(body) != smallBodyBytes || r.StatusCode != 200 {
 		t.Errorf("%d bytes: %s %s", len(body), r.Status, r.body)
 	}
+}
+
+// answerOn reads the answer that comes on a connection.
+func answerOn(t *testing.T, conn net.Conn) reply {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply{resp, text}
 }
 
 // A body that does not come is waited for so long, and one that breaks off is
@@ -139,16 +145,7 @@ func TestABodyThatDoesNotCome(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if p := (reply{resp, text}).problem(t, c.status, c.code); strings.Contains(p.Next, "openapi") {
+			if p := answerOn(t, conn).problem(t, c.status, c.code); strings.Contains(p.Next, "openapi") {
 				t.Errorf("%+v does not say what to do", p)
 			}
 		})
