@@ -141,7 +141,7 @@ func (g *Group) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) 
 // too). A leader whose ctx was cancelled without a special cause hands over
 // before it goes. Run is called once.
 func (g *Group) Run(ctx context.Context) error {
-	tr := newTransport(g.streams, g.cfg.Timings.RPC, g.hlog)
+	tr := newTransport(g.streams, g.cfg.Timings.RPC, g.hlog, func() (*raft.Raft, raft.LogStore) { return g.raft.Load(), g.disk })
 	g.lease.promise(g.cfg.Timings.Election)
 	r, err := raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.backlog, g.news.tell}, g.disk, g.disk, g.disk.Snapshots(), tr)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"skein/consensus/event"
 	"skein/consensus/raftgroup/testnet"
 	"skein/mesh/ident"
@@ -37,6 +39,54 @@ func TestNewcomerWaitsWithoutRaisingTerms(t *testing.T) {
 	}
 	c.mustDecide(2)
 	c.agree([]uint64{1, 2}, append(all, waiting)...)
+}
+
+// TestAnOldSnapshotTakesNothingBack: a voter that is sent the state of before a
+// change of the voters, which its log holds, goes on knowing who votes.
+func TestAnOldSnapshotTakesNothingBack(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	newcomer := c.start(3)
+	all := c.form(3)
+	c.mustDecide(1, 2, 3)
+	lead := c.leader(all...)
+	if err := lead.raft.Load().Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := lead.disk.Snapshots().List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta, content, err := lead.disk.Snapshots().Open(kept[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	if err := lead.AddVoter(t.Context(), newcomer.id); err != nil {
+		t.Fatal(err)
+	}
+	other := all[0]
+	if other == lead {
+		other = all[1]
+	}
+	knows := func() bool { return slices.Contains(other.Status().Voters, newcomer.id) }
+	until(t, "the other voter knows the new one", knows)
+	applied := other.Status().Applied
+	req := raft.InstallSnapshotRequest{
+		RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(lead.id), Addr: []byte(lead.id)},
+		SnapshotVersion: meta.Version, Term: lead.Status().Term, Leader: []byte(lead.id),
+		LastLogIndex: meta.Index, LastLogTerm: meta.Term, Size: meta.Size,
+		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex,
+	}
+	var resp raft.InstallSnapshotResponse
+	if err := lead.transport.Load().InstallSnapshot(raft.ServerID(other.id), raft.ServerAddress(other.id), &req, &resp, content); err != nil || !resp.Success {
+		t.Fatalf("%+v %v", resp, err)
+	}
+	if s := other.Status(); !knows() || s.Applied < applied {
+		t.Fatalf("it is back at %+v, was at entry %d", s, applied)
+	}
+	c.mustDecide(4)
+	c.agree([]uint64{1, 2, 3, 4}, append(all, newcomer)...)
 }
 
 func TestNewcomerGetsASnapshot(t *testing.T) {

@@ -257,19 +257,29 @@ func (nodeAddr) Network() string { return "skein" }
 
 func (a nodeAddr) String() string { return string(a) }
 
-// transport is raft's network transport with two additions: a request for a
-// vote does not fail because a kept stream has gone stale, and the leader can
-// tell one follower at once how far the log is committed.
+// transport is raft's network transport with three additions: a request for a
+// vote does not fail because a kept stream has gone stale, the leader can tell one
+// follower at once how far the log is committed, and no snapshot is installed of
+// what the log holds.
 type transport struct {
 	*raft.NetworkTransport
 	id      ident.NodeID
 	streams *streams
+	// sifted are the requests for raft: see sift.
+	sifted chan raft.RPC
+	once   sync.Once
+	closed chan struct{}
 }
 
-func newTransport(s *streams, rpc time.Duration, log hclog.Logger) *transport {
-	return &transport{id: s.id, streams: s, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: s, MaxPool: maxPooled, Timeout: rpc, Logger: log,
-	})}
+// newTransport takes requests until Close; mine gives raft, nil before there is one,
+// and its log.
+func newTransport(s *streams, rpc time.Duration, log hclog.Logger, mine func() (*raft.Raft, raft.LogStore)) *transport {
+	t := &transport{id: s.id, streams: s, sifted: make(chan raft.RPC), closed: make(chan struct{}),
+		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: s, MaxPool: maxPooled, Timeout: rpc, Logger: log,
+		})}
+	go t.sift(mine)
+	return t
 }
 
 // RequestVote implements raft.Transport.
