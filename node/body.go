@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"skein/consensus/admission"
@@ -53,6 +54,8 @@ type body struct {
 	auth     *auth.Service
 	face     *face
 	shown    *showing
+	// leaving: this node asked to leave, and no answer came.
+	leaving atomic.Bool
 	// end stops the node for a reason of its own: it was revoked, or left.
 	end context.CancelCauseFunc
 }
@@ -301,6 +304,9 @@ func (b *body) cutRefused(since map[ident.NodeID]time.Time) (waiting bool) {
 		}
 	}
 	b.mesh.gossip.Refresh()
+	if me, known := b.trust.node(b.self.key.ID()); known && me.Left {
+		b.end(errLeft) // it asked to and the answer was lost, or an admin did
+	}
 	if err := b.trust.refused(b.self.key.ID()); errors.Is(err, ErrRevoked) {
 		b.end(fmt.Errorf("%w; to use it again, move its data directory away and have an admin admit it anew", ErrRevoked))
 	}
@@ -382,6 +388,9 @@ func (b *body) keep(ctx context.Context, makeSo func(ctx context.Context) error)
 func (b *body) leave(ctx context.Context) error {
 	_, err := b.proposer.Propose(ctx, []event.Draft{event.NodeLeft{}.Draft(b.self.key.ID())}, propose.Authority{})
 	if err != nil {
+		if fault, is := event.FaultOf(err); !is || fault.Code == event.CodeUnknownOutcome {
+			b.leaving.Store(true)
+		}
 		return err
 	}
 	// The answer to who asked goes out first.

@@ -195,14 +195,14 @@ func (m *mesh) keepKeys(ctx context.Context) error {
 	changed, release := m.store.Subscribe()
 	defer release()
 	for {
-		var again <-chan time.Time
+		wake, again := changed, (<-chan time.Time)(nil)
 		if want := m.wantedEpoch(); want > m.self.ring.Current().Epoch && !m.fetchKeys(ctx, want) {
-			again = time.After(fetchAgain)
+			wake, again = nil, time.After(fetchAgain) // not at every change: the log is busy
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changed:
+		case <-wake:
 		case <-again:
 		}
 	}

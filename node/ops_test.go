@@ -482,6 +482,21 @@ func TestVotersLeaveOneByOne(t *testing.T) {
 	}
 }
 
+// TestWhoHasLeftEnds although nobody answered it: what the log says is enough.
+func TestWhoHasLeftEnds(t *testing.T) {
+	t.Parallel()
+	c, a, b, d := trio(t, event.Level, 0)
+	c.decide([]event.Draft{event.NodeLeft{}.Draft(b.ID())}, a, b, d)
+	eventually(t, "it has put its membership aside", func() error {
+		found, err := filepath.Glob(filepath.Join(b.cfg.Data, "left-*", "membership.json"))
+		if len(found) == 0 {
+			return errors.Join(err, errors.New("it has not"))
+		}
+		return err
+	})
+	c.vote(a, d)
+}
+
 // TestANewVoterGetsThePast: one whose copy began with a snapshot fetches what was
 // before when it is to vote.
 func TestANewVoterGetsThePast(t *testing.T) {

@@ -88,6 +88,9 @@ func (t *trust) member(id ident.NodeID) bool {
 	return known && n.Member()
 }
 
+// hasLeft is what a node that left is told, and understands.
+const hasLeft = "has left the fleet"
+
 // refused is why a node is not welcome, nil if it is.
 func (t *trust) refused(id ident.NodeID) error {
 	n, known := t.node(id)
@@ -95,7 +98,7 @@ func (t *trust) refused(id ident.NodeID) error {
 	case known && n.Revoked:
 		return fmt.Errorf("%w: %s", ErrRevoked, id.Short())
 	case known && n.Left:
-		return fmt.Errorf("%s has left the fleet", id.Short())
+		return fmt.Errorf("%s %s", id.Short(), hasLeft)
 	case known || !t.fresh():
 		return nil
 	}
@@ -118,8 +121,8 @@ func (t *trust) refused(id ident.NodeID) error {
 // vouched is why a certificate of a node that the log does not know is not
 // trusted, nil if it is.
 func (t *trust) vouched(chain ident.Chain) error {
-	if t.member(chain[0].Node()) {
-		return nil
+	if _, known := t.node(chain[0].Node()); known {
+		return t.refused(chain[0].Node())
 	}
 	fresh := t.fresh()
 	for _, issuer := range chain[1:] {
