@@ -3,9 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net"
-	"strings"
 
 	"skein/consensus/event"
 	"skein/consensus/fleet"
@@ -84,9 +82,6 @@ func (l followLink) Open(ctx context.Context, id ident.NodeID) (net.Conn, error)
 // met notes how a member answered, and ends a node that others turn away for so
 // long that it must have been expelled without hearing of it.
 func (b *body) met(id ident.NodeID, err error) {
-	if b.leaving.Load() && errors.Is(err, link.ErrTurnedAway) && strings.Contains(err.Error(), hasLeft) {
-		b.end(errLeft) // it was decided, and the answer was lost
-	}
 	if expelled := b.trust.met(id, err); expelled != nil {
 		b.end(expelled)
 	}

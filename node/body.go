@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"skein/consensus/admission"
@@ -54,8 +53,6 @@ type body struct {
 	auth     *auth.Service
 	face     *face
 	shown    *showing
-	// leaving: this node asked to leave, and no answer came.
-	leaving atomic.Bool
 	// end stops the node for a reason of its own: it was revoked, or left.
 	end context.CancelCauseFunc
 }
@@ -389,7 +386,7 @@ func (b *body) leave(ctx context.Context) error {
 	_, err := b.proposer.Propose(ctx, []event.Draft{event.NodeLeft{}.Draft(b.self.key.ID())}, propose.Authority{})
 	if err != nil {
 		if fault, is := event.FaultOf(err); !is || fault.Code == event.CodeUnknownOutcome {
-			b.leaving.Store(true)
+			b.trust.leaving.Store(true)
 		}
 		return err
 	}

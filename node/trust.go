@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,8 @@ type trust struct {
 	store atomic.Pointer[replica.Replica] // nil before admission: welcomes all
 	// age is that of the log: what the leader had decided so long ago is in it.
 	age atomic.Pointer[func() time.Duration]
+	// leaving: this node asked to leave, and no answer came.
+	leaving atomic.Bool
 	// epochs is nil before admission.
 	epochs atomic.Pointer[epochs]
 
@@ -143,6 +146,9 @@ func (t *trust) met(id ident.NodeID, err error) error {
 	if err == nil {
 		clear(t.turned)
 		return nil
+	}
+	if t.leaving.Load() && errors.Is(err, link.ErrTurnedAway) && strings.Contains(err.Error(), hasLeft) {
+		return errLeft // it was decided, and the answer was lost
 	}
 	if !errors.Is(err, link.ErrTurnedAway) || len(t.turned) >= maxStrangers {
 		return nil

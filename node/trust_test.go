@@ -118,3 +118,20 @@ func TestARobotThatAllTurnAwayGivesUpOnlyAfterAWhile(t *testing.T) {
 		t.Fatalf("somebody is glad to see it: %v, %d turn it away", err, len(c.turned))
 	}
 }
+
+// TestWhoAskedToLeaveIsToldSo: by whoever turns it away for that, and at once.
+func TestWhoAskedToLeaveIsToldSo(t *testing.T) {
+	c := newCourt(t)
+	left := fmt.Errorf("%w: refused: me %s", link.ErrTurnedAway, hasLeft)
+	founder := fleettest.Node(0)
+	if err := c.met(founder, left); err != nil {
+		t.Fatalf("it did not ask to: %v", err)
+	}
+	c.leaving.Store(true)
+	if err := c.met(founder, fmt.Errorf("%w: something else", link.ErrTurnedAway)); err != nil {
+		t.Fatalf("turned away for something else: %v", err)
+	}
+	if err := c.met(founder, left); !errors.Is(err, errLeft) {
+		t.Fatalf("got %v", err)
+	}
+}
