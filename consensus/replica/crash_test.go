@@ -135,12 +135,16 @@ func crashLog() *leader {
 	return l
 }
 
-// TestCrashChild is the process that is killed.
-func TestCrashChild(t *testing.T) {
-	dir := os.Getenv(crashDir)
-	if dir == "" {
-		t.Skip("it is run by TestCrash")
+// TestMain runs the tests, or the process that TestCrash kills.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		crashChild(dir)
+		return
 	}
+	os.Exit(m.Run())
+}
+
+func crashChild(dir string) {
 	runtime.LockOSThread() // strace counts the calls of every thread
 	ref, err := Open(filepath.Join(dir, "ref"), Options{})
 	check(err)
@@ -174,7 +178,7 @@ func killAt(t *testing.T, strace, dir string, s story, calls string, n int) prom
 	}
 	cmd := exec.Command(strace, "-f", "-qq", "-o", filepath.Join(dir, "trace"),
 		"-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n),
-		os.Args[0], "-test.run=^TestCrashChild$", "-test.count=1")
+		os.Args[0])
 	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashStory+"="+s.name)
 	out, err := cmd.Output()
 	var p promised
