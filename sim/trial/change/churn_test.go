@@ -173,7 +173,7 @@ func (c *churn) spared(r *trial.Robot, out bool) bool {
 		if slices.Contains(approved, v) {
 			stay++
 		}
-		if v == id || !c.runs(v) {
+		if v == id || !c.serves(v, raft) {
 			dead++
 		}
 	}
@@ -192,11 +192,18 @@ func (c *churn) spared(r *trial.Robot, out bool) bool {
 	return final > 0 && dead <= (final-1)/2 && len(raft)-lost > len(raft)/2
 }
 
-func (c *churn) runs(id ident.NodeID) bool {
+// serves reports whether a voter counts: it runs, and knows who votes. One that has
+// just come back elects nobody whom it does not know as a voter.
+func (c *churn) serves(id ident.NodeID, voters []ident.NodeID) bool {
 	for r, own := range c.ids {
-		if own == id {
-			return alive(r)
+		if own != id || !alive(r) {
+			continue
 		}
+		ctx, cancel := context.WithTimeout(c.t.Context(), askTimeout)
+		defer cancel()
+		known, err := c.f.Face(r).Raft(ctx)
+		return err == nil && len(known.Voters) == len(voters) &&
+			!slices.ContainsFunc(voters, func(v ident.NodeID) bool { return !slices.Contains(known.Voters, v) })
 	}
 	return false
 }
