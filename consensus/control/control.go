@@ -216,7 +216,7 @@ func (c *Controller) answers(ctx context.Context, id ident.NodeID) bool {
 func (c *Controller) unseat(ctx context.Context, id ident.NodeID) error {
 	here := func(other ident.NodeID) bool { return other == c.cfg.Key.ID() || c.answers(ctx, other) }
 	if voters := c.cfg.Raft.Voters(); slices.Contains(voters, id) && !spared(voters, id, here) {
-		return fmt.Errorf("%s votes, and without it nothing could be decided: %w (of %d)", id.Short(), errTooFew, len(voters)-1)
+		return fmt.Errorf("%s votes, and %w: too few of the other %d voters answer", id.Short(), errTooFew, len(voters)-1)
 	}
 	c.cfg.Log.Info("node is taken out of the Raft group", "node", id)
 	return c.cfg.Raft.RemoveServer(ctx, id)

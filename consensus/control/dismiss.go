@@ -116,7 +116,7 @@ func refused(err error) error {
 const ReasonQuorum event.Reason = "quorum"
 
 // errTooFew: the voters that would stay are no majority.
-var errTooFew = errors.New("too few of the other voters answer")
+var errTooFew = errors.New("nothing could be decided without it")
 
 func noLeader(why string) error {
 	return event.Refuse(event.CodeNoLeader, "", "try again", "%s", why)
