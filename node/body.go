@@ -70,7 +70,7 @@ func (b *body) assemble(models *views.Views) error {
 	age := func() time.Duration { return b.standing().Age }
 	b.trust.age.Store(&age)
 	b.seat = newSeat(b.self, b.store, b.host, b.trust.epochs.Load())
-	b.seat.others.met = b.met
+	b.seat.others.met, b.seat.others.fresh = b.met, b.trust.fresh
 	b.auth = auth.New(auth.Config{
 		Key: b.self.key, Fleet: b.self.member.Load().Fleet(), Directory: directory{b.store, b.leader},
 		Forwarder: loginForwarder{b.host}, Ready: func() bool { return b.standing().Age >= 0 }, Now: b.seat.clock.now, Log: b.self.log,

@@ -482,6 +482,34 @@ func TestVotersLeaveOneByOne(t *testing.T) {
 	}
 }
 
+// TestAVoterThatWasAwayHearsANewLeader, whom its copy of the log does not know as
+// a voter.
+func TestAVoterThatWasAwayHearsANewLeader(t *testing.T) {
+	t.Parallel()
+	c, a, b, d := trio(t, event.Level, 0)
+	d.stop(ErrKilled)
+	e, f := c.hire("", 0), c.hire("", 0)
+	c.approve(a, e, f)
+	eventually(t, "five vote", func() error {
+		if got := e.voters(); len(got) != 5 {
+			return fmt.Errorf("%v vote", got)
+		}
+		return nil
+	})
+	eventually(t, "a new voter leads", func() error {
+		l := leaderOf(a, b, e, f)
+		if l == nil {
+			return errors.New("nobody leads")
+		}
+		if l == e {
+			return nil
+		}
+		return errors.Join(l.seat().Transfer(t.Context(), e.ID()), errors.New("it was handed over"))
+	})
+	c.start(d)
+	c.vote(a, b, d, e, f)
+}
+
 // TestWhoHasLeftEnds although nobody answered it: what the log says is enough.
 func TestWhoHasLeftEnds(t *testing.T) {
 	t.Parallel()

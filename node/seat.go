@@ -41,6 +41,8 @@ type others struct {
 	// word is the newest mark heard, and known lists members to ask at the start.
 	word  func() (follow.Mark, time.Duration, bool)
 	known func() []ident.NodeID
+	// fresh reports whether this node's copy of the log is recent.
+	fresh func() bool
 	// met is told how members answer; see body.met.
 	met func(ident.NodeID, error)
 }
@@ -142,8 +144,14 @@ func (v *seat) lostCopy() bool {
 	return err == nil
 }
 
-// welcome admits Raft streams only from nodes that are voters or to be voters.
+// welcome admits Raft streams only from nodes that are voters or to be voters. An
+// old copy of the log cannot tell: who votes may have changed while this node was
+// away, and a leader that it refused could not bring it up to date. Then it is
+// enough that the link knows them as members.
 func (v *seat) welcome(id ident.NodeID) (err error) {
+	if !v.others.fresh() {
+		return nil
+	}
 	err = fmt.Errorf("%s is no voter", id.Short())
 	v.store.View(func(s *fleet.State) {
 		if n, ok := s.Node(id); ok && n.Member() && (n.Voter || n.VoterApproved) {
