@@ -67,8 +67,6 @@ type leading struct {
 // What listens, listens when it returns; nothing else runs yet.
 func (b *body) assemble(models *views.Views) error {
 	b.shown = &showing{}
-	age := func() time.Duration { return b.standing().Age }
-	b.trust.age.Store(&age)
 	b.seat = newSeat(b.self, b.store, b.host, b.trust.epochs.Load())
 	b.seat.others.met, b.seat.others.fresh = b.met, b.trust.fresh
 	b.auth = auth.New(auth.Config{
@@ -83,6 +81,7 @@ func (b *body) assemble(models *views.Views) error {
 		Self: b.self.key.ID(), Link: followLink{b}, Source: b.store, Sink: b.store,
 		Standing: b.seat.standing, StandingChanged: b.seat.Changed, Candidates: b.candidates, Log: b.self.log,
 	})
+	b.trust.judgeBy(b.follower)
 	b.seat.others.word, b.seat.others.known = b.follower.Latest, b.knownMembers
 	b.answers = newAnswers(b)
 	b.past = backfill.New(backfill.Config{

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"skein/consensus/fleet"
+	"skein/consensus/follow"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/mesh/link"
@@ -34,8 +35,8 @@ const (
 // that was revoked could go on making members that no log names.
 type trust struct {
 	store atomic.Pointer[replica.Replica] // nil before admission: welcomes all
-	// age is that of the log: what the leader had decided so long ago is in it.
-	age atomic.Pointer[func() time.Duration]
+	// marks are what the leaders said last. Nil until judgeBy: no log is fresh.
+	marks atomic.Pointer[marks]
 	// leaving: this node asked to leave, and no answer came.
 	leaving atomic.Bool
 	// epochs is nil before admission.
@@ -44,6 +45,11 @@ type trust struct {
 	mu        sync.Mutex
 	strangers map[ident.NodeID]time.Time // when each was asked about first
 	turned    map[ident.NodeID]time.Time // who turns this node away, since when
+}
+
+// marks tells how old the log is: follow.Service.
+type marks interface {
+	Mark() (follow.Mark, time.Duration, bool)
 }
 
 func newTrust() *trust {
@@ -67,14 +73,19 @@ func (t *trust) heard(id ident.NodeID, told link.Told) {
 	}
 }
 
+// judgeBy lets the log judge as soon as marks call it fresh. The host is asking
+// already while the parts of a member are made: hence a part that is complete, and
+// no function of the body.
+func (t *trust) judgeBy(m marks) { t.marks.Store(&m) }
+
 // fresh reports whether the log is recent enough to judge.
 func (t *trust) fresh() bool {
-	age := t.age.Load()
-	if age == nil {
+	m := t.marks.Load()
+	if m == nil {
 		return false
 	}
-	a := (*age)()
-	return a >= 0 && a < freshLog
+	_, age, ok := (*m).Mark()
+	return ok && age >= 0 && age < freshLog
 }
 
 // node is what the log says of a node.

@@ -8,6 +8,7 @@ import (
 
 	"skein/consensus/event"
 	"skein/consensus/fleet/fleettest"
+	"skein/consensus/follow"
 	"skein/consensus/replica"
 	"skein/mesh/ident"
 	"skein/mesh/link"
@@ -29,9 +30,8 @@ func newCourt(t *testing.T) *court {
 	}
 	t.Cleanup(func() { store.Close() })
 	c := &court{trust: newTrust(), t: t, store: store}
-	age := func() time.Duration { return c.age }
 	c.trust.store.Store(store)
-	c.trust.age.Store(&age)
+	c.trust.judgeBy(c)
 	c.decide(fleettest.Genesis())
 	voter := fleettest.Node(1)
 	c.decide(event.Batch{Actor: fleettest.Leader(fleettest.Node(0)), Drafts: []event.Draft{
@@ -41,6 +41,9 @@ func newCourt(t *testing.T) *court {
 	c.decide(event.Batch{Actor: fleettest.Leader(fleettest.Node(0)), Drafts: []event.Draft{event.VoterAdded{}.Draft(voter)}})
 	return c
 }
+
+// Mark implements marks.
+func (c *court) Mark() (follow.Mark, time.Duration, bool) { return follow.Mark{}, c.age, true }
 
 func (c *court) decide(b event.Batch) {
 	c.t.Helper()
