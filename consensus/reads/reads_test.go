@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -379,39 +380,37 @@ func TestLeaseEndsWhenLeadershipIsHandedOver(t *testing.T) {
 	}
 }
 
-// TestManyReadersShareARound: the majority is asked far less often than readers ask.
+// TestManyReadersShareARound: who comes while the majority is asked waits for the
+// next round, together with all the others.
 func TestManyReadersShareARound(t *testing.T) {
 	t.Parallel()
-	var asked atomic.Int64
-	release := make(chan struct{})
-	s := New(Config{Self: "a", Replica: newCounter(), Log: slog.New(slog.DiscardHandler), Seat: seatOf(func(ctx context.Context) error {
-		asked.Add(1)
-		<-release
-		return nil
-	})})
-	defer s.Close()
-	const readers = 100
-	var wg sync.WaitGroup
-	read := func() {
-		if _, err := s.Await(t.Context(), Linearizable); err != nil {
-			t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		release := make(chan struct{})
+		s := New(Config{Self: "a", Replica: newCounter(), Log: slog.New(slog.DiscardHandler), Seat: seatOf(func(ctx context.Context) error {
+			asked.Add(1)
+			<-release
+			return nil
+		})})
+		defer s.Close()
+		var wg sync.WaitGroup
+		read := func() {
+			if _, err := s.Await(t.Context(), Linearizable); err != nil {
+				t.Error(err)
+			}
 		}
-	}
-	wg.Go(read)
-	until(t, "the first round", func() bool { return asked.Load() == 1 })
-	for range readers - 1 {
 		wg.Go(read)
-	}
-	until(t, "somebody waits for the second round", func() bool {
-		s.verify.mu.Lock()
-		defer s.verify.mu.Unlock()
-		return s.verify.next != nil
+		synctest.Wait() // the first round asks
+		for range 99 {
+			wg.Go(read)
+		}
+		synctest.Wait() // all wait
+		close(release)
+		wg.Wait()
+		if n := asked.Load(); n != 2 {
+			t.Fatalf("%d rounds for 100 readers; those who came during the first share the second", n)
+		}
 	})
-	close(release)
-	wg.Wait()
-	if n := asked.Load(); n < 2 || n > readers/4 {
-		t.Fatalf("%d rounds for %d readers; those who came during the first need a second", n, readers)
-	}
 }
 
 // seatOf is a seat that leads, for as long as fn says so.
