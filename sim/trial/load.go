@@ -44,10 +44,12 @@ type Load struct {
 	faults  []error
 }
 
-// Ack is one acknowledged change: which events it became, and what they must say.
+// Ack is one acknowledged change: which events it became, what they must say, and
+// when the request that was acknowledged was sent.
 type Ack struct {
 	First, Last uint64
 	Drafts      []view.Draft
+	Sent        time.Time
 }
 
 // writer is one client of a Load.
@@ -194,12 +196,13 @@ func (w *writer) drafts() []view.Draft {
 func (w *writer) change(ctx context.Context) error {
 	drafts := w.drafts()
 	for {
+		sent := time.Now()
 		try, cancel := context.WithTimeout(ctx, tryTimeout)
 		receipt, err := w.faces[w.at%len(w.faces)].Propose(try, drafts...)
 		cancel()
 		if err == nil {
 			w.load.mu.Lock()
-			w.load.acks = append(w.load.acks, Ack{receipt.First, receipt.Last, drafts})
+			w.load.acks = append(w.load.acks, Ack{receipt.First, receipt.Last, drafts, sent})
 			w.load.mu.Unlock()
 			w.at++
 			return nil

@@ -21,7 +21,7 @@ func TestLostSeesEveryKindOfLoss(t *testing.T) {
 	asEvent := func(d view.Draft) view.Event { return view.Event{Stream: d.Stream, Type: d.Type, Data: d.Data} }
 	one, two := []view.Draft{event.GroupCreated{}.Draft("load-0"), label("0")}, []view.Draft{label("1")}
 	good := []view.Event{foreign, asEvent(one[0]), asEvent(one[1]), foreign, asEvent(two[0])}
-	acks := []Ack{{12, 13, one}, {15, 15, two}}
+	acks := []Ack{{First: 12, Last: 13, Drafts: one}, {First: 15, Last: 15, Drafts: two}}
 	for _, c := range []struct {
 		name string
 		log  []view.Event
@@ -53,7 +53,7 @@ func TestLostSeesEveryKindOfLoss(t *testing.T) {
 	if err := Lost(acks, 10, slices.Delete(hole, 3, 4)); err == nil || !strings.Contains(err.Error(), "stands where") {
 		t.Errorf("a hole in the numbers: %v", err)
 	}
-	if err := Lost([]Ack{{12, 12, one}}, 10, good); err == nil {
+	if err := Lost([]Ack{{First: 12, Last: 12, Drafts: one}}, 10, good); err == nil {
 		t.Error("a receipt that names fewer events than were proposed was believed")
 	}
 }
