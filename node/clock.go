@@ -42,6 +42,10 @@ type clock struct {
 	// lookedAt is when the readings were last looked at, by both clocks.
 	lookedAt, wallThen time.Time
 	correction         time.Duration
+	// asked is when the voters were last asked since this node leads, zero while it
+	// does not; jumped is when this machine's clock last did, and jumps says so.
+	asked, jumped time.Time
+	jumps         chan struct{}
 }
 
 // clockReading is what a voter's clock showed at a moment of our monotonic clock.
@@ -52,9 +56,7 @@ type clockReading struct{ clock, at time.Time }
 func (c *clock) now() time.Time {
 	mono, wall := time.Now(), c.wall().Round(0)
 	c.mu.Lock()
-	since := mono.Sub(c.lookedAt)
-	jumped := (wall.Sub(c.wallThen) - since).Abs() > clockSlack
-	if !c.lookedAt.IsZero() && !jumped && since < clockFresh {
+	if !c.lookedAt.IsZero() && !c.hasJumped(mono, wall) && mono.Sub(c.lookedAt) < clockFresh {
 		defer c.mu.Unlock()
 		return wall.Add(c.correction)
 	}
@@ -66,8 +68,20 @@ func (c *clock) now() time.Time {
 	return wall.Add(c.correction)
 }
 
+// hasJumped: this machine's clock did, since the readings were last looked at.
+func (c *clock) hasJumped(mono, wall time.Time) bool {
+	return !c.lookedAt.IsZero() && (wall.Sub(c.wallThen)-mono.Sub(c.lookedAt)).Abs() > clockSlack
+}
+
 // look compares the clocks. The caller holds mu.
 func (c *clock) look(voters []ident.NodeID, mono, wall time.Time) {
+	if c.hasJumped(mono, wall) {
+		c.jumped = mono
+		select {
+		case c.jumps <- struct{}{}:
+		default: // it is told already
+		}
+	}
 	c.lookedAt, c.wallThen, c.correction = mono, wall, 0
 	known := map[ident.NodeID]clockReading{}
 	var offsets []time.Duration
@@ -91,14 +105,16 @@ func (c *clock) look(voters []ident.NodeID, mono, wall time.Time) {
 	}
 }
 
-// offset is a voter's clock minus this machine's, uncorrected, if it is known. It
-// must not be called from inside a view of the state.
+// offset is a voter's clock minus this machine's, uncorrected, if this node leads
+// and has asked the voters since, and since its own clock jumped: on what it knew of
+// clocks that were set right meanwhile, two leaders would send leadership to and
+// fro. It must not be called from inside a view of the state.
 func (c *clock) offset(id ident.NodeID) (time.Duration, bool) {
 	c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r, ok := c.readings[id]
-	if !ok {
+	if !ok || !c.judges() {
 		return 0, false
 	}
 	return r.clock.Add(time.Since(r.at)).Sub(c.wall().Round(0)), true
@@ -107,17 +123,16 @@ func (c *clock) offset(id ident.NodeID) (time.Duration, bool) {
 // keep asks the voters for their clocks while this node leads, so that a jump of
 // theirs is not taken for one of ours.
 func (c *clock) keep(ctx context.Context, leading func() bool, changed func() <-chan struct{}) error {
-	var last time.Time
 	for {
 		turned := changed()
 		wait := compareEvery
 		if leading() {
-			if wait = compareEvery - time.Since(last); wait <= 0 {
+			if wait = c.due(); wait <= 0 {
 				c.compare(ctx)
-				last, wait = time.Now(), compareEvery
+				wait = compareEvery
 			}
 		} else {
-			last = time.Time{}
+			c.forget()
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -125,15 +140,31 @@ func (c *clock) keep(ctx context.Context, leading func() bool, changed func() <-
 			timer.Stop()
 			return nil
 		case <-turned:
+		case <-c.jumps:
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
 }
 
+// judges: the voters were asked since this node leads and since its clock jumped.
+// The caller holds mu.
+func (c *clock) judges() bool { return !c.asked.IsZero() && !c.asked.Before(c.jumped) }
+
+// due is in how long the voters are to be asked again.
+func (c *clock) due() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.judges() {
+		return 0
+	}
+	return compareEvery - time.Since(c.asked)
+}
+
 func (c *clock) compare(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
 	defer cancel()
+	start := time.Now()
 	var wg sync.WaitGroup
 	for _, id := range c.voters() {
 		if id != c.self {
@@ -141,4 +172,16 @@ func (c *clock) compare(ctx context.Context) {
 		}
 	}
 	wg.Wait()
+	voters, mono, wall := c.voters(), time.Now(), c.wall().Round(0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.look(voters, mono, wall)
+	c.asked = start
+}
+
+// forget: this node does not lead.
+func (c *clock) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = time.Time{}
 }

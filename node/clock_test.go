@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"skein/consensus/replica"
@@ -22,12 +24,14 @@ type shop struct {
 
 func newShop(voters ...ident.NodeID) *shop {
 	s := &shop{skew: map[ident.NodeID]time.Duration{}}
+	greet := func(context.Context, ident.NodeID) error { return nil }
 	s.clock = &clock{
 		self: "me", wall: func() time.Time { return time.Now().Add(s.own) }, voters: func() []ident.NodeID { return voters },
 		skew: func(id ident.NodeID) (time.Duration, bool) {
 			d, ok := s.skew[id]
 			return d - s.own, ok
 		},
+		greet: greet, jumps: make(chan struct{}, 1),
 	}
 	return s
 }
@@ -51,6 +55,10 @@ func TestTheClockIsPutRightByTheVoters(t *testing.T) {
 	expect("all are about right", 0)
 	s.own = time.Hour
 	expect("it jumps", 0)
+	if d, ok := s.offset("a"); ok {
+		t.Errorf("a was not asked since, and is %v away", d)
+	}
+	s.compare(t.Context())
 	if d, ok := s.offset("a"); !ok || (d+time.Hour).Abs() > time.Second {
 		t.Errorf("a's clock is %v away, %v; want an hour behind", d, ok)
 	}
@@ -77,20 +85,62 @@ func TestOneOtherClockDecidesNothingForAVoter(t *testing.T) {
 	}
 }
 
+// TestALeaderComparesClocks: when it begins to lead, when its own clock jumps, and
+// now and then; it judges nobody by what it knew before.
 func TestALeaderComparesClocks(t *testing.T) {
-	asked := make(chan ident.NodeID, 8)
-	s := newShop("a", "b", "me")
-	s.greet = func(_ context.Context, id ident.NodeID) error { asked <- id; return nil }
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- s.keep(ctx, func() bool { return true }, func() <-chan struct{} { return nil })
-	}()
-	got := map[ident.NodeID]bool{<-asked: true, <-asked: true}
-	cancel()
-	if err := <-ended; err != nil || !got["a"] || !got["b"] {
-		t.Errorf("asked %v, ended with %v", got, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		asked := map[ident.NodeID]int{}
+		var mu sync.Mutex
+		s := newShop("a", "b", "me")
+		s.greet = func(_ context.Context, id ident.NodeID) error {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[id]++
+			return nil
+		}
+		s.skew["a"], s.skew["b"] = 0, 0
+		expect := func(when string, times int, known bool) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if _, ok := s.offset("a"); ok != known || asked["a"] != times || asked["b"] != times || asked["me"] != 0 {
+				t.Errorf("%s: a's clock is known: %v, asked %v; want %v, %d times", when, ok, asked, known, times)
+			}
+		}
+		leads, turned := false, make(chan struct{})
+		turn := func(to bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			leads = to
+			close(turned)
+			turned = make(chan struct{})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- s.keep(ctx, func() bool { mu.Lock(); defer mu.Unlock(); return leads }, func() <-chan struct{} { mu.Lock(); defer mu.Unlock(); return turned })
+		}()
+		expect("before it leads", 0, false)
+		turn(true)
+		expect("it leads", 1, true)
+		time.Sleep(compareEvery - time.Second)
+		expect("it leads on", 1, true)
+		time.Sleep(time.Second)
+		expect("it has led for long", 2, true)
+		time.Sleep(time.Second)
+		s.own = time.Hour
+		s.now()
+		expect("its clock jumps", 3, true)
+		turn(false)
+		expect("another leads", 3, false)
+		turn(true)
+		expect("it leads again", 4, true)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestEpochsAreRemembered(t *testing.T) {

@@ -75,7 +75,7 @@ type seat struct {
 func newSeat(s *self, store *replica.Replica, host *link.Host, epochs *epochs) *seat {
 	v := &seat{
 		id: s.key.ID(), dir: s.dir.Raft(), cfg: s.cfg.Raft, store: store, host: host, log: s.log, turned: make(chan struct{}), epochs: epochs, alone: s.alone,
-		clock: &clock{self: s.key.ID(), wall: s.now, skew: host.Skew, greet: host.Greet},
+		clock: &clock{self: s.key.ID(), wall: s.now, skew: host.Skew, greet: host.Greet, jumps: make(chan struct{}, 1)},
 	}
 	v.clock.voters = func() (ids []ident.NodeID) {
 		store.View(func(st *fleet.State) { ids = st.Voters() })
