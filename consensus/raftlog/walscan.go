@@ -272,7 +272,11 @@ func mendSegment(path string, info *types.SegmentInfo) (err error) {
 			return fmt.Errorf("%w: it holds entries up to %d, not up to %d", errAcknowledged, held, info.MaxIndex)
 		}
 		info.IndexStart = uint64(stat.Size()+7) &^ 7
-		return appendIndex(f, int64(info.IndexStart), s.offsets[:info.MaxIndex-info.BaseIndex+1])
+		if err := appendIndex(f, int64(info.IndexStart), s.offsets[:info.MaxIndex-info.BaseIndex+1]); err != nil {
+			return err
+		}
+		giveBack(f, int64(s.end), stat.Size())
+		return nil
 	case s.index != 0:
 		info.SealTime, info.MaxIndex, info.IndexStart = time.Now(), held, s.index
 		return nil
@@ -290,6 +294,12 @@ func appendIndex(f *os.File, at int64, offsets []uint32) error {
 	}
 	_, err := f.WriteAt(b, at)
 	return errors.Join(err, f.Sync())
+}
+
+// giveBack frees the disk of a part of a file that nothing is read from any more. A
+// file system that cannot keeps it: that costs room until the segment is deleted.
+func giveBack(f *os.File, from, to int64) {
+	unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 }
 
 // clearRest makes everything behind end zero again, and the file as long as it was.

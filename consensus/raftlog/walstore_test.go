@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/types"
+	"golang.org/x/sys/unix"
 )
 
 // smallSegment is so small that a test fills several.
@@ -137,6 +138,55 @@ func TestWALAfterACutTail(t *testing.T) {
 		if err := s.files.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestCutTailsTakeLittleRoom: the end of the log is cut at every start of a voter that
+// comes back with what nobody else has. Each time raft-wal begins a new segment and
+// leaves one in which there is next to nothing. After a start that one takes the disk
+// of what it holds, so a hundred take little more than one.
+func TestCutTailsTakeLittleRoom(t *testing.T) {
+	t.Parallel()
+	const size, cuts = 1 << 20, 20
+	dir := t.TempDir()
+	again := func() *sealedLog {
+		inner, err := openWAL(dir, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newSealedLog(inner, WAL, Hooks{})
+	}
+	s := again()
+	for cut := range uint64(cuts) {
+		fill(t, s, 1+10*cut, 20+10*cut, 1)
+		if err := s.DeleteRange(11+10*cut, 20+10*cut); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.files.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = again()
+		if err := holds(s, 1, 10+10*cut, 1); err != nil {
+			t.Fatalf("after %d cuts: %v", cut+1, err)
+		}
+	}
+	names, err := segments{}.ListDir(filepath.Join(dir, walDir))
+	if err != nil || len(names) < cuts {
+		t.Fatalf("%d segments, %v: the test cuts nothing", len(names), err)
+	}
+	taken := int64(0)
+	for _, name := range names {
+		var stat unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, walDir, name), &stat); err != nil {
+			t.Fatal(err)
+		}
+		taken += stat.Blocks * sectorBytes
+	}
+	if most := int64(size + cuts*(32<<10)); taken > most {
+		t.Errorf("%d segments take %d KiB of disk, want %d at most", len(names), taken>>10, most>>10)
+	}
+	if err := s.files.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
