@@ -148,6 +148,10 @@ func TestStaleAnswersSaySo(t *testing.T) {
 	old.AgeMillis, old.Stale = 95_000, true
 	f.json("GET /api/v1/robots", view.Robots{Robots: sampleRobots(), AsOf: old})
 	f.shell(t).run("robots", "list").want(t, exitOK, "last heard from the leader 95s ago")
+	past := sampleAsOf()
+	past.At = &view.Moment{}
+	f.json("GET /api/v1/robots", view.Robots{Robots: []view.Robot{}, AsOf: past})
+	f.shell(t).run("robots", "list").want(t, exitOK, "nothing had been decided yet")
 	f.json("GET /api/v1/robots", view.Robots{Robots: []view.Robot{}, AsOf: old})
 	f.shell(t).run("robots", "list").want(t, exitOK, "`skein token create`")
 }
@@ -347,6 +351,7 @@ func TestEventsList(t *testing.T) {
 			t.Errorf("events list %s: %d events %d..%d, want %d: %d..%d", c.args, len(got), got[0], got[len(got)-1], c.count, c.first, c.last)
 		}
 	}
+	f.shell(t).run("events", "list", "--type", "nonsense").want(t, exitOK, "No event is like that.")
 	f.shell(t).run("events", "list", "--limit", "0").want(t, exitUsage, "--limit")
 	f.refuse("GET /api/v1/robots/emu", 404, "not_found", "no robot is called emu", "look at the list")
 	f.shell(t).run("events", "list", "--stream", "robot/emu").want(t, exitNotFound, "no robot is called emu")

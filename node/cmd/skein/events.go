@@ -105,6 +105,9 @@ func eventsHuman(w io.Writer, events view.Events) {
 	for _, e := range events.Events {
 		fmt.Fprintln(w, eventLine(e))
 	}
+	if len(events.Events) == 0 {
+		fmt.Fprintln(w, "No event is like that.")
+	}
 	if events.Compacted {
 		fmt.Fprintln(w, "\nOlder events are not held by the node that answered; ask a voter with --http.")
 	}

@@ -105,6 +105,10 @@ func shortIDs(text string) string {
 // how old; and warns when it is the past, or old.
 func freshness(w io.Writer, asOf view.AsOf) {
 	if at := asOf.At; at != nil {
+		if at.Seq == 0 {
+			fmt.Fprintln(w, "\nThis is the past: nothing had been decided yet.")
+			return
+		}
 		when := ""
 		if at.Time != nil {
 			when = ", " + at.Time.UTC().Format(time.DateTime) + " UTC"

@@ -37,6 +37,7 @@ func (a *app) robotsList() *cobra.Command {
 func robotsHuman(w io.Writer, list view.Robots) {
 	if len(list.Robots) == 0 {
 		fmt.Fprintln(w, "No robots yet. Make a token with `skein token create`, and type the line it prints on a robot.")
+		freshness(w, list.AsOf)
 		return
 	}
 	rows := [][]string{{"NAME", "ID", "TYPE", "STATUS", "STATE", "ROLE", "CPU", "MEMORY", "TEMP", "BATTERY", "NEWS"}}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The groups under which `skein help` lists commands.
@@ -14,6 +16,27 @@ const (
 	groupChange = "change"
 	groupRescue = "rescue"
 )
+
+// flagError says of a wrong value what a right one is, instead of how reading it
+// failed.
+func flagError(err error) error {
+	var wrong *pflag.InvalidValueError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	wanted := wrong.GetFlag().Value.Type()
+	switch wanted {
+	case "uint", "uint64", "int":
+		wanted = "a whole number, 0 or more"
+	case "duration":
+		wanted = "a duration like 90s or 24h"
+	case "bool":
+		wanted = "true or false"
+	default:
+		return err
+	}
+	return fmt.Errorf("--%s takes %s, not %q", wrong.GetFlag().Name, wanted, wrong.GetValue())
+}
 
 // newRootCommand builds the whole command tree for a.
 func newRootCommand(a *app) *cobra.Command {
@@ -34,7 +57,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetErr(a.err)
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON to standard output and nothing else")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage(fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath()))
+		return usage(fmt.Errorf("%w; `%s --help` lists the flags", flagError(err), cmd.CommandPath()))
 	})
 	root.AddGroup(
 		&cobra.Group{ID: groupStart, Title: "Start:"},
