@@ -108,10 +108,21 @@ func (s scan) finish(b []byte) (scan, error) {
 	if last+frameHead > len(rest) {
 		return s, nil // a file that ends within a frame: no list names such a one
 	}
-	if head := binary.LittleEndian.Uint32(rest[last:]); bits.OnesCount32(head^uint32(frameCommit)) <= 1 {
+	head := binary.LittleEndian.Uint32(rest[last:])
+	if bits.OnesCount32(head^uint32(frameCommit)) <= 1 && !cutBehindHead(rest, s.end, last) {
 		return s, fmt.Errorf("%w: from byte %d to %d", errAcknowledged, s.end, s.end+last+frameHead)
 	}
 	return s, nil
+}
+
+// cutBehindHead reports whether the last thing in rest, which begins at byte offset
+// of its file, is the head of an entry or of a list of offsets whose write ended with
+// its sector. Such a head has one bit less than a commit frame, and its size where
+// that has a checksum.
+func cutBehindHead(rest []byte, offset, last int) bool {
+	kind, size := binary.LittleEndian.Uint32(rest[last:]), binary.LittleEndian.Uint32(rest[last+4:])
+	return (kind == uint32(frameEntry) || kind == uint32(frameIndex)) &&
+		(offset+last+frameHead)%sectorBytes == 0 && size > 0 && uint64(size) <= uint64(len(rest)-last-frameHead)
 }
 
 // laterBatch looks for a whole entry that began another batch than the one whose
