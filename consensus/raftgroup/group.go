@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,7 +144,7 @@ func (g *Group) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) 
 func (g *Group) Run(ctx context.Context) error {
 	tr := newTransport(g.streams, g.cfg.Timings.RPC, g.hlog, func() (*raft.Raft, raft.LogStore) { return g.raft.Load(), g.disk })
 	g.lease.promise(g.cfg.Timings.Election)
-	r, err := raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.backlog, g.news.tell}, g.disk, g.disk, g.disk.Snapshots(), tr)
+	r, err := g.newRaft(tr)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft in %s: %w", g.cfg.Dir, err), tr.Close(), g.disk.Close())
 	}
@@ -173,6 +174,23 @@ func (g *Group) Run(ctx context.Context) error {
 		g.handOver(r)
 	}
 	return g.end(r, w)
+}
+
+// newRaft begins raft. It panics when it cannot read its log, which was read a moment
+// ago: the disk has failed since.
+func (g *Group) newRaft(tr raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case runtime.Error:
+			panic(p)
+		case error:
+			err = fmt.Errorf("%w; check or replace the disk, then start again", p)
+		default:
+			panic(p)
+		}
+	}()
+	return raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.backlog, g.news.tell}, g.disk, g.disk, g.disk.Snapshots(), tr)
 }
 
 // raftConfig is raft's configuration as a follower: see lead for the leader's.

@@ -3,7 +3,9 @@ package raftgroup
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,6 +219,48 @@ func TestFailedWriteEndsALeaderWithoutAnAck(t *testing.T) {
 	all[0].host.Kill()
 	c.leader(all[1:]...)
 	c.mustDecide(3)
+}
+
+// oldEntriesGone can read only the last entry from some time on.
+type oldEntriesGone struct {
+	raftlog.Files
+	gone atomic.Bool
+}
+
+func (o *oldEntriesGone) GetLog(index uint64, l *raft.Log) error {
+	if last, err := o.Files.LastIndex(); o.gone.Load() && (err != nil || index != last) {
+		return errIO
+	}
+	return o.Files.GetLog(index, l)
+}
+
+// TestDiskThatFailsBeforeRaftBegins: the log was read, and cannot be a moment
+// later. Raft panics then.
+func TestDiskThatFailsBeforeRaftBegins(t *testing.T) {
+	t.Parallel()
+	c, all, _ := formFaulty(t, nil)
+	c.kill(all[2])
+	var files *oldEntriesGone
+	c.disk = func(_ ident.NodeID, disk *raftlog.Config) {
+		disk.Between = func(f raftlog.Files) raftlog.Files {
+			files = &oldEntriesGone{Files: f}
+			return files
+		}
+	}
+	host, err := c.net.Start(all[2].id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Kill()
+	g, err := c.open(c.config(all[2].id, host.Link("raft"), newMachine()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files.gone.Store(true)
+	if err := g.Run(t.Context()); !errors.Is(err, errIO) || !strings.Contains(err.Error(), "check or replace the disk") {
+		t.Fatalf("Run ended with %v", err)
+	}
+	c.mustDecide(2)
 }
 
 // TestFailedTermDoesNotPanic: raft panics when it cannot save its term.
