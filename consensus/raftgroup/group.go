@@ -142,7 +142,7 @@ func (g *Group) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) 
 // too). A leader whose ctx was cancelled without a special cause hands over
 // before it goes. Run is called once.
 func (g *Group) Run(ctx context.Context) error {
-	tr := newTransport(g.streams, g.cfg.Timings.RPC, g.hlog, func() (*raft.Raft, raft.LogStore) { return g.raft.Load(), g.disk })
+	tr := newTransport(g.streams, g.cfg.Timings.RPC, g.hlog)
 	g.lease.promise(g.cfg.Timings.Election)
 	r, err := g.newRaft(tr)
 	if err != nil {
@@ -158,6 +158,7 @@ func (g *Group) Run(ctx context.Context) error {
 	g.transport.Store(tr)
 	g.raft.Store(r)
 	g.news.tell()
+	go tr.sift(r, g.disk)
 	w := g.start(ctx, r)
 	select {
 	case <-ctx.Done():

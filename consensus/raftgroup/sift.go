@@ -13,13 +13,14 @@ import (
 // the newest, and entries that are in the log already are skipped, so the newer
 // ones in it never count again. Such a voter may elect with those who vote no more.
 // It says of itself that it is applied up to then, too. Here a snapshot that ends at
-// an entry of the log is what it is, known, and the leader goes on behind it.
-func (t *transport) sift(mine func() (mine *raft.Raft, logs raft.LogStore)) {
+// an entry of the log is what it is, known, and the leader goes on behind it. sift
+// ends with Close.
+func (t *transport) sift(r *raft.Raft, logs raft.LogStore) {
 	inner := t.NetworkTransport.Consumer()
 	for {
 		select {
 		case rpc := <-inner:
-			if req, is := rpc.Command.(*raft.InstallSnapshotRequest); is && known(req, mine) {
+			if req, is := rpc.Command.(*raft.InstallSnapshotRequest); is && known(req, r, logs) {
 				go func() { // ends with the stream, of which there are maxIncoming
 					_, err := io.Copy(io.Discard, rpc.Reader)
 					rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, err)
@@ -39,9 +40,8 @@ func (t *transport) sift(mine func() (mine *raft.Raft, logs raft.LogStore)) {
 
 // known reports whether a snapshot of the present term ends at an entry that this
 // node holds.
-func known(req *raft.InstallSnapshotRequest, mine func() (*raft.Raft, raft.LogStore)) bool {
-	r, logs := mine()
-	if r == nil || r.State() != raft.Follower || r.CurrentTerm() != req.Term {
+func known(req *raft.InstallSnapshotRequest, r *raft.Raft, logs raft.LogStore) bool {
+	if r.State() != raft.Follower || r.CurrentTerm() != req.Term {
 		return false
 	}
 	var entry raft.Log

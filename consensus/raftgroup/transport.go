@@ -271,15 +271,12 @@ type transport struct {
 	closed chan struct{}
 }
 
-// newTransport takes requests until Close; mine gives raft, nil before there is one,
-// and its log.
-func newTransport(s *streams, rpc time.Duration, log hclog.Logger, mine func() (*raft.Raft, raft.LogStore)) *transport {
-	t := &transport{id: s.id, streams: s, sifted: make(chan raft.RPC), closed: make(chan struct{}),
+// newTransport asks others; raft gets their requests while sift runs.
+func newTransport(s *streams, rpc time.Duration, log hclog.Logger) *transport {
+	return &transport{id: s.id, streams: s, sifted: make(chan raft.RPC), closed: make(chan struct{}),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: s, MaxPool: maxPooled, Timeout: rpc, Logger: log,
 		})}
-	go t.sift(mine)
-	return t
 }
 
 // RequestVote implements raft.Transport.
