@@ -1,9 +1,11 @@
 package rig
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,13 @@ import (
 
 // stopLimit is how long a program may take to end by itself.
 const stopLimit = 15 * time.Second
+
+// haltLimit is how long a process may take to stand still, and haltPoll how often it
+// is looked at.
+const (
+	haltLimit = 5 * time.Second
+	haltPoll  = 200 * time.Microsecond
+)
 
 // epitaphBytes is how much of a log's end is shown when a test fails.
 const epitaphBytes = 8 << 10
@@ -114,6 +123,42 @@ func (p *Process) Signal(signal syscall.Signal) {
 	if err := p.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.host.rig.t.Fatalf("rig: signal %s on host %s: %v", p.command, p.host.Name, err)
 	}
+}
+
+// awaitHalt returns when no thread runs any more after SIGSTOP. One that is within a
+// system call (D) may end that, and stops before it is back in the program.
+func (p *Process) awaitHalt() error {
+	for deadline := time.Now().Add(haltLimit); ; time.Sleep(haltPoll) {
+		running, err := p.running()
+		switch {
+		case err != nil || !running:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("%s does not stand still within %v of SIGSTOP", p.command, haltLimit)
+		}
+	}
+}
+
+// running reports whether a thread of the process is in the program, or may be soon.
+func (p *Process) running() (bool, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
+	if err != nil || p.Ended() { // asked after the look: the id may be another's then
+		return false, err
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			return false, err
+		}
+		_, state, found := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")
+		if !found || !strings.ContainsAny(state[:1], "TtDZX") {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // Pid is the process id of the program itself.

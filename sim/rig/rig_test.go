@@ -245,6 +245,48 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+// TestHalt: a process that was told to stop says nothing any more, however busy it was.
+func TestHalt(t *testing.T) {
+	t.Parallel()
+	r := New(t, 1)
+	busy := r.Hosts[0].Start("sh", "-c", "while :; do echo busy; done")
+	said := func() int64 {
+		info, err := os.Stat(busy.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	for range 20 {
+		before := said()
+		Wait(t, 5*time.Second, "it says something", func() error {
+			if said() == before {
+				return ErrNotYet
+			}
+			return nil
+		})
+		busy.Signal(syscall.SIGSTOP)
+		if err := busy.awaitHalt(); err != nil {
+			t.Fatal(err)
+		}
+		before = said()
+		if running, err := busy.running(); running || err != nil {
+			t.Fatalf("it runs: %v, %v", running, err)
+		}
+		if _, err := r.Hosts[0].Run("true"); err != nil { // some milliseconds
+			t.Fatal(err)
+		}
+		if now := said(); now != before {
+			t.Fatalf("it has said %d bytes since it stood still", now-before)
+		}
+		busy.Signal(syscall.SIGCONT)
+	}
+	busy.Kill()
+	if err := busy.awaitHalt(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestRun(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://proxy.invalid")
 	r := New(t, 1)
