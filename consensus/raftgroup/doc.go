@@ -21,10 +21,10 @@
 //
 // # When a disk fails
 //
-// After one failed or stalled write the group is over: nothing it would say
-// leaves the node any more, Run returns the error, and the process must end. A
-// log that is damaged, gone or another node's is refused by New with what to do
-// about it: see raftlog.Open.
+// After one failed or stalled write, or when an entry that raft needs cannot be read,
+// the group is over: nothing it would say leaves the node any more, Run returns the
+// error, and the process must end. A log that is damaged, gone or another node's is
+// refused by New with what to do about it: see raftlog.Open.
 //
 // A disk that is nearly full is another thing: proposals are refused with "busy"
 // and ReasonNoSpace, and all goes on when there is room again. A leader whose

@@ -2,11 +2,19 @@ package raftgroup
 
 import (
 	"errors"
+	"fmt"
+	"runtime"
 	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"skein/consensus/raftlog"
 )
 
 // Ends of a group that are nobody's wish, beside raftlog.ErrFailed.
 var (
+	// ErrUnreadable: an entry of the Raft log cannot be read any more.
+	ErrUnreadable = errors.New("raft log could not be read")
 	// ErrStoreStalled: a write to the Raft log hangs.
 	ErrStoreStalled = errors.New("raft log's disk hangs")
 	// ErrMachine: a committed entry could not be applied.
@@ -60,4 +68,24 @@ func (f *failure) silent() error {
 	default:
 		return nil
 	}
+}
+
+// logForRaft is the log as raft is given it. Raft panics in a goroutine of its own when
+// an entry that it needs cannot be read, and that would end the process without a word
+// from us, with all other nodes in it. Here the group fails, and the goroutine ends as
+// if it had returned: raft's own, which its shutdown waits for, or newRaft's.
+type logForRaft struct {
+	*raftlog.Log
+	failure *failure
+}
+
+// GetLog implements raft.LogStore. Only raft may call it.
+func (l logForRaft) GetLog(index uint64, into *raft.Log) error {
+	err := l.Log.GetLog(index, into)
+	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
+		return err
+	}
+	l.failure.set(fmt.Errorf("%w: entry %d: %w; check or replace the disk and start again: what is damaged is named then", ErrUnreadable, index, err))
+	runtime.Goexit()
+	return err
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -138,8 +137,8 @@ func (g *Group) Handle(ctx context.Context, conn net.Conn, remote ident.NodeID) 
 }
 
 // Run takes part in the group until ctx ends (nil) or the group must end (why:
-// raftlog.ErrFailed, ErrStoreStalled or ErrMachine; the process should then end
-// too). A leader whose ctx was cancelled without a special cause hands over
+// raftlog.ErrFailed, ErrUnreadable, ErrStoreStalled or ErrMachine; the process should
+// then end too). A leader whose ctx was cancelled without a special cause hands over
 // before it goes. Run is called once.
 func (g *Group) Run(ctx context.Context) error {
 	tr := newTransport(g.streams, g.cfg.Timings.RPC, g.hlog)
@@ -177,21 +176,19 @@ func (g *Group) Run(ctx context.Context) error {
 	return g.end(r, w)
 }
 
-// newRaft begins raft. It panics when it cannot read its log, which was read a moment
-// ago: the disk has failed since.
+// newRaft begins raft, in a goroutine that logForRaft may end.
 func (g *Group) newRaft(tr raft.Transport) (r *raft.Raft, err error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case runtime.Error:
-			panic(p)
-		case error:
-			err = fmt.Errorf("%w; check or replace the disk, then start again", p)
-		default:
-			panic(p)
-		}
+	returned, ended := false, make(chan struct{})
+	go func() {
+		defer close(ended)
+		r, err = raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.backlog, g.news.tell},
+			logForRaft{g.disk, g.failure}, g.disk, g.disk.Snapshots(), tr)
+		returned = true
 	}()
-	return raft.NewRaft(g.raftConfig(), &fsm{g.cfg.Machine, g.failure, g.backlog, g.news.tell}, g.disk, g.disk, g.disk.Snapshots(), tr)
+	if <-ended; !returned {
+		return nil, g.failure.get()
+	}
+	return r, err
 }
 
 // raftConfig is raft's configuration as a follower: see lead for the leader's.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,46 +220,47 @@ func TestFailedWriteEndsALeaderWithoutAnAck(t *testing.T) {
 	c.mustDecide(3)
 }
 
-// oldEntriesGone can read only the last entry from some time on.
-type oldEntriesGone struct {
+// wornFiles can read an entry so many times and not again.
+type wornFiles struct {
 	raftlog.Files
-	gone atomic.Bool
+	times int
+	mu    sync.Mutex
+	reads map[uint64]int
 }
 
-func (o *oldEntriesGone) GetLog(index uint64, l *raft.Log) error {
-	if last, err := o.Files.LastIndex(); o.gone.Load() && (err != nil || index != last) {
+func (w *wornFiles) GetLog(index uint64, l *raft.Log) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reads[index]++; w.reads[index] > w.times {
 		return errIO
 	}
-	return o.Files.GetLog(index, l)
+	return w.Files.GetLog(index, l)
 }
 
-// TestDiskThatFailsBeforeRaftBegins: the log was read, and cannot be a moment
-// later. Raft panics then.
-func TestDiskThatFailsBeforeRaftBegins(t *testing.T) {
+// TestUnreadableLogEndsTheNode: raft panics when it cannot read an entry, when it
+// begins and when it gives it to the machine. Opening the log reads it once, the
+// beginning twice.
+func TestUnreadableLogEndsTheNode(t *testing.T) {
 	t.Parallel()
-	c, all, _ := formFaulty(t, nil)
-	c.kill(all[2])
-	var files *oldEntriesGone
-	c.disk = func(_ ident.NodeID, disk *raftlog.Config) {
-		disk.Between = func(f raftlog.Files) raftlog.Files {
-			files = &oldEntriesGone{Files: f}
-			return files
-		}
+	for what, times := range map[string]int{"when raft begins": 1, "when it is applied": 2} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c, all, _ := formFaulty(t, nil)
+			c.kill(all[2])
+			c.disk = func(_ ident.NodeID, disk *raftlog.Config) {
+				disk.Between = func(f raftlog.Files) raftlog.Files {
+					return &wornFiles{Files: f, times: times, reads: map[uint64]int{}}
+				}
+			}
+			again := c.start(2)
+			if err := <-again.ended; !errors.Is(err, ErrUnreadable) || !errors.Is(err, errIO) || !strings.Contains(err.Error(), "check or replace the disk") {
+				t.Fatalf("Run ended with %v", err)
+			}
+			c.forget(again)
+			again.host.Kill()
+			c.mustDecide(2)
+		})
 	}
-	host, err := c.net.Start(all[2].id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Kill()
-	g, err := c.open(c.config(all[2].id, host.Link("raft"), newMachine()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files.gone.Store(true)
-	if err := g.Run(t.Context()); !errors.Is(err, errIO) || !strings.Contains(err.Error(), "check or replace the disk") {
-		t.Fatalf("Run ended with %v", err)
-	}
-	c.mustDecide(2)
 }
 
 // TestFailedTermDoesNotPanic: raft panics when it cannot save its term.
